@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"entrepot/blobstore"
+	"entrepot/proxy/upstream"
+	"entrepot/registry"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Blob implements registry.Backend: from memory, from the local store, or by a
+// fill. Content by digest is the same whoever names it.
+func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, registry.CacheStatus, error) {
+	up, repo, err := n.route(req)
+	if err != nil {
+		return registry.Blob{}, registry.CacheStatus{Outcome: registry.OutcomeError}, err
+	}
+	cs := registry.CacheStatus{Outcome: registry.OutcomeHit, Upstream: up.name}
+	blob, err := n.stored(ctx, req)
+	if err == nil {
+		return blob, cs, nil
+	}
+	if !errors.Is(err, blobstore.ErrNotExist) {
+		n.log.Error("reading the store", "digest", req.Digest, "error", err)
+	}
+	if req.Head {
+		return n.headBlob(ctx, up, repo, req.Digest)
+	}
+	if u, ok := n.presigned(ctx, req.Digest); ok {
+		return registry.Blob{Digest: req.Digest, Size: -1, Redirect: u}, cs, nil
+	}
+	blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
+	if errors.Is(err, errStored) { // committed since we looked
+		if blob, err = n.stored(ctx, req); err == nil {
+			return blob, cs, nil
+		}
+	}
+	if err != nil {
+		return registry.Blob{}, registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}, clientError(err, "blob", up, repo, string(req.Digest))
+	}
+	return blob, cs, nil
+}
+
+// stored answers from memory or the local store.
+func (n *Node) stored(ctx context.Context, req *registry.Request) (registry.Blob, error) {
+	if b, ok := n.memory.Get(req.Digest); ok {
+		return registry.Blob{Digest: req.Digest, Size: int64(len(b)), Content: bytesContent(b)}, nil
+	}
+	if req.Head {
+		info, err := n.local.Stat(ctx, req.Digest)
+		return registry.Blob{Digest: req.Digest, Size: info.Size}, err
+	}
+	f, err := n.local.OpenFile(req.Digest)
+	if err != nil {
+		return registry.Blob{}, err
+	}
+	if f.Size > blobstore.MaxMemoryBlob {
+		return registry.Blob{Digest: req.Digest, Size: f.Size, Content: fileContent{f}}, nil
+	}
+	defer f.Close()
+	b := make([]byte, f.Size)
+	if _, err := io.ReadFull(f.File, b); err != nil {
+		return registry.Blob{}, fmt.Errorf("reading %s: %w", req.Digest, err)
+	}
+	n.memory.Add(req.Digest, b)
+	return registry.Blob{Digest: req.Digest, Size: f.Size, Content: bytesContent(b)}, nil
+}
+
+// headBlob describes a blob that is not here: from the manifest that named it,
+// else by asking upstream.
+func (n *Node) headBlob(ctx context.Context, up *upstreamState, repo string, d digest.Digest) (registry.Blob, registry.CacheStatus, error) {
+	cs := registry.CacheStatus{Outcome: registry.OutcomeHit, Upstream: up.name, Detail: "from-manifest"}
+	if size := n.sizes.of(up, repo, d); size >= 0 {
+		return registry.Blob{Digest: d, Size: size}, cs, nil
+	}
+	cs = registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}
+	key := nameKey{up, repo, string(d)}
+	if err := n.absent.recall(key); err != nil {
+		return registry.Blob{}, cs, clientError(err, "blob", up, repo, string(d))
+	}
+	resp, err := up.client.Do(ctx, &upstream.Request{
+		Method: http.MethodHead, Repository: repo, Path: repo + "/blobs/" + string(d),
+	})
+	if err != nil {
+		n.absent.remember(key, err)
+		return registry.Blob{}, cs, clientError(err, "blob", up, repo, string(d))
+	}
+	resp.Body.Close()
+	cs.Outcome, cs.FwdStatus = registry.OutcomeMiss, resp.StatusCode
+	return registry.Blob{Digest: d, Size: resp.TotalSize}, cs, nil
+}
+
+// presigned returns a URL at which the client can fetch the blob from the
+// remote store itself, where that is wanted and the blob is there.
+func (n *Node) presigned(ctx context.Context, d digest.Digest) (string, bool) {
+	if n.redirectExpiry <= 0 || !n.remote.up() {
+		return "", false
+	}
+	ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
+	defer cancel()
+	if _, ok := n.remoteHas.Get(d); !ok {
+		if _, err := n.remote.store.Stat(ctx, d); err != nil {
+			n.remote.observe(ctx, err)
+			return "", false
+		}
+		n.remoteHas.Add(d, struct{}{})
+	}
+	u, err := n.remote.store.Presign(ctx, d, n.redirectExpiry)
+	if err != nil {
+		n.log.Error("presigning", "digest", d, "error", err)
+		return "", false
+	}
+	return u, true
+}
+
+// fillBlob joins or starts the digest's fill.
+func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d digest.Digest) (registry.Blob, registry.CacheStatus, error) {
+	cs := registry.CacheStatus{Outcome: registry.OutcomeMiss, Upstream: up.name, Stored: true}
+	key := nameKey{up, repo, string(d)}
+	if err := n.absent.recall(key); err != nil {
+		return registry.Blob{}, cs, err
+	}
+	var sources []source
+	if n.remote != nil {
+		sources = append(sources, &remoteSource{remote: n.remote, digest: d})
+	}
+	sources = append(sources, &upstreamSource{up: up, repo: repo, digest: d})
+	r, joined, err := n.fills.join(ctx, d, n.sizes.of(up, repo, d), sources)
+	if err != nil {
+		return registry.Blob{}, cs, err
+	}
+	cs.Collapsed = joined
+	size, err := r.ready(ctx)
+	if err != nil {
+		_ = r.Close()
+		n.absent.remember(key, err)
+		return registry.Blob{}, cs, err
+	}
+	if !joined {
+		cs.FwdStatus = http.StatusOK
+	}
+	return registry.Blob{Digest: d, Size: size, Content: r}, cs, nil
+}
+
+// bytesContent is a blob in memory.
+type bytesContent []byte
+
+// WriteRange implements registry.Content.
+func (b bytesContent) WriteRange(_ context.Context, w io.Writer, offset, length int64) (int64, error) {
+	p := b[offset:]
+	if length >= 0 {
+		p = p[:length]
+	}
+	n, err := w.Write(p)
+	return int64(n), err
+}
+
+// Ready reports that nothing has to be waited for.
+func (b bytesContent) Ready(int64, int64) bool { return true }
+
+// Close does nothing.
+func (b bytesContent) Close() error { return nil }
+
+// fileContent is a stored blob. It hands w the file, so that the kernel sends it.
+type fileContent struct{ *blobstore.File }
+
+// WriteRange implements registry.Content.
+func (f fileContent) WriteRange(_ context.Context, w io.Writer, offset, length int64) (int64, error) {
+	if _, err := f.File.File.Seek(offset, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("reading %s: %w", f.Digest, err)
+	}
+	if length < 0 {
+		length = f.Size - offset
+	}
+	n, err := io.CopyN(w, f.File.File, length)
+	if err != nil {
+		return n, fmt.Errorf("sending %s: %w", f.Digest, err)
+	}
+	return n, nil
+}
+
+// Ready reports that nothing has to be waited for.
+func (f fileContent) Ready(int64, int64) bool { return true }

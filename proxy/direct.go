@@ -1,0 +1,163 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"entrepot/blobstore"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// direct streams a blob from its sources to one client when the store cannot
+// be written. It keeps the promise of a fill for whoever reads the blob from
+// its first byte: the last bytes are held back until the whole is verified. A
+// range elsewhere cannot be verified by itself. It implements
+// registry.Content and is used by one goroutine.
+type direct struct {
+	digest digest.Digest
+	in     feed
+	prefix *os.File // what the client was already sent from byte 0, when it was
+
+	started  bool
+	verifier digest.Verifier // of the bytes from 0 to in.offset; nil when some are missing
+	tail     []byte          // the verified end of the blob, once read
+	tailAt   int64           // offset of tail
+}
+
+// ready waits for the sources and says how large the blob is, negative when
+// they do not say.
+func (d *direct) ready(ctx context.Context) (int64, error) {
+	if err := d.in.open(ctx); err != nil {
+		return 0, err
+	}
+	return d.in.size, nil
+}
+
+// WriteRange implements registry.Content.
+func (d *direct) WriteRange(ctx context.Context, w io.Writer, offset, length int64) (int64, error) {
+	var written int64
+	for length < 0 || written < length {
+		p, err := d.next(ctx, offset+written)
+		if errors.Is(err, io.EOF) && length < 0 {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+		if length >= 0 && int64(len(p)) > length-written {
+			p = p[:length-written]
+		}
+		n, err := w.Write(p)
+		written += int64(n)
+		if err != nil {
+			return written, fmt.Errorf("sending %s: %w", d.digest, err)
+		}
+	}
+	return written, nil
+}
+
+// next returns bytes from offset that may be sent; they are valid until the
+// next call.
+func (d *direct) next(ctx context.Context, offset int64) ([]byte, error) {
+	if d.tail != nil && offset >= d.tailAt {
+		rest := d.tail[min(offset-d.tailAt, int64(len(d.tail))):]
+		if len(rest) == 0 {
+			return nil, io.EOF
+		}
+		return rest, nil
+	}
+	if err := d.seek(offset); err != nil {
+		return nil, err
+	}
+	if d.verifier != nil && (d.in.size < 0 || d.in.size-offset <= tailSize) {
+		if err := d.readTail(ctx); err != nil {
+			return nil, err
+		}
+		return d.next(ctx, offset)
+	}
+	p := make([]byte, 32<<10)
+	if d.verifier != nil {
+		p = p[:min(int64(len(p)), d.in.size-offset-tailSize)]
+	}
+	n, err := d.in.Read(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if d.verifier != nil {
+		_, _ = d.verifier.Write(p[:n]) // a hash never fails
+	}
+	return p[:n], nil
+}
+
+// seek moves the feed to offset. Only an unbroken run from byte 0 can be
+// verified.
+func (d *direct) seek(offset int64) error {
+	if d.started && offset == d.in.offset {
+		return nil
+	}
+	first := !d.started
+	d.started = true
+	if d.in.offset != offset {
+		d.in.close()
+		d.in.offset = offset
+	}
+	d.verifier = nil
+	if !first || (offset > 0 && d.prefix == nil) {
+		return nil
+	}
+	d.verifier = d.digest.Verifier()
+	if offset == 0 {
+		return nil
+	}
+	if _, err := io.Copy(d.verifier, io.NewSectionReader(d.prefix, 0, offset)); err != nil {
+		return fmt.Errorf("reading back what was sent of %s: %w", d.digest, err)
+	}
+	return nil
+}
+
+// readTail reads to the end of the blob and verifies the whole. A blob whose
+// size no source tells is read whole: it cannot be known which bytes are last.
+func (d *direct) readTail(ctx context.Context) error {
+	d.tailAt = d.in.offset
+	limit := int64(maxUnsized)
+	tail := make([]byte, 0, tailSize)
+	p := make([]byte, 32<<10)
+	for {
+		n, err := d.in.Read(ctx, p)
+		tail = append(tail, p[:n]...)
+		_, _ = d.verifier.Write(p[:n]) // a hash never fails
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if int64(len(tail)) > limit {
+			return fmt.Errorf("no source tells the size of %s, and it is over %d bytes: %w", d.digest, limit, errWrongSize)
+		}
+	}
+	if !d.verifier.Verified() {
+		err := fmt.Errorf("%s sent wrong bytes for %s: %w", d.in.label(), d.digest, blobstore.ErrDigestMismatch)
+		d.in.restart(err, d.prefix != nil)
+		return err
+	}
+	d.tail = tail
+	return nil
+}
+
+// maxUnsized bounds, in bytes, a blob of unknown size that is held in memory
+// because it cannot be stored.
+const maxUnsized = 8 << 20
+
+// Ready reports that every read may have to wait.
+func (d *direct) Ready(int64, int64) bool { return false }
+
+// Close ends the transfer.
+func (d *direct) Close() error {
+	d.in.close()
+	return nil
+}

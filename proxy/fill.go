@@ -1,0 +1,501 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"entrepot/blobstore"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// tailSize is how many of the last bytes of a blob are held back until it
+	// is verified.
+	tailSize = 64 << 10
+	// linger is how long a fill that nobody reads any more waits for a reader
+	// before it stops. Clients that read by ranges leave and come back.
+	linger = time.Second
+	// maxRestarts bounds how often a fill starts over after wrong bytes.
+	maxRestarts = 8
+)
+
+// Errors of a fill's readers.
+var (
+	errAbandoned = errors.New("nobody reads the fill any more")
+	errRestarted = errors.New("upstream sent wrong bytes, some of which were passed on")
+	errClosing   = errors.New("the node is shutting down")
+)
+
+// fill is one download in progress into the store, shared by every request
+// that wants the digest. One goroutine (run) writes; readers follow.
+type fill struct {
+	set      *fillSet
+	digest   digest.Digest
+	cancel   context.CancelCauseFunc
+	finished chan struct{} // closed when run has ended and the fill is out of the set
+
+	mu         sync.Mutex
+	wake       chan struct{} // closed when something below changes; nil while nobody waits
+	sources    []source
+	hint       int64 // size the manifest named, negative when unknown
+	size       int64 // as a source announced it, negative when it did not
+	known      bool  // a source has answered: response headers can go out
+	partial    *blobstore.Partial
+	spooled    int64 // bytes in the spool
+	generation int   // counts starts from byte 0: readers of an older one hold wrong bytes
+	verified   bool  // the spool is whole and has the digest
+	direct     error // the spool failed: readers fetch for themselves
+	err        error // the fill failed
+	readers    int
+	lingering  *time.Timer
+	abandoned  bool
+}
+
+// released is how many bytes readers may have. Call with mu held.
+func (f *fill) released() int64 {
+	switch {
+	case f.verified:
+		return f.spooled
+	case f.size >= 0:
+		return max(0, min(f.spooled, f.size-tailSize))
+	default:
+		return max(0, f.spooled-tailSize)
+	}
+}
+
+// change applies a change and wakes whoever waits for one.
+func (f *fill) change(apply func()) {
+	f.mu.Lock()
+	apply()
+	if f.wake != nil {
+		close(f.wake)
+		f.wake = nil
+	}
+	f.mu.Unlock()
+}
+
+// await blocks until done reports true; done is called with mu held.
+func (f *fill) await(ctx context.Context, done func() bool) error {
+	f.mu.Lock()
+	for !done() {
+		if f.wake == nil {
+			f.wake = make(chan struct{})
+		}
+		wake := f.wake
+		f.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		f.mu.Lock()
+	}
+	f.mu.Unlock()
+	return nil
+}
+
+// run owns the fill from its first request to the commit.
+func (f *fill) run(ctx context.Context) {
+	err := f.set.acquire(ctx)
+	if err == nil {
+		f.set.metrics.fills.Inc()
+		err = f.transfer(ctx)
+		f.set.metrics.fills.Dec()
+		f.set.release()
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	f.change(func() {
+		if f.lingering != nil {
+			f.lingering.Stop()
+		}
+		if f.err = err; err == nil && !f.verified && f.direct == nil {
+			f.err = errAbandoned
+		}
+	})
+	f.set.remove(f)
+	close(f.finished)
+	switch {
+	case err == nil, errors.Is(err, errAbandoned), errors.Is(err, errClosing):
+	default:
+		f.set.log.Warn("fill failed", "digest", f.digest, "error", err)
+	}
+}
+
+// transfer fills the spool, verifies it and commits it. When the spool cannot
+// be used it says so to the readers and returns nil.
+func (f *fill) transfer(ctx context.Context) error {
+	partial, err := f.set.local.Partial(ctx, f.digest)
+	if err != nil {
+		f.giveUpSpool(fmt.Errorf("opening the spool of %s: %w", f.digest, err))
+		return nil
+	}
+	f.change(func() { f.partial, f.spooled = partial, partial.Size() })
+
+	fed, err := f.fetch(ctx, partial)
+	var spoolErr *spoolError
+	switch {
+	case errors.As(err, &spoolErr):
+		_ = partial.Discard() // its bytes take room that is missing
+		f.giveUpSpool(err)
+		return nil
+	case errors.Is(err, blobstore.ErrDigestMismatch):
+		_ = partial.Discard()
+		return err
+	case err != nil:
+		return errors.Join(err, partial.Close())
+	}
+
+	f.change(func() { f.verified, f.known, f.size = true, true, f.spooled })
+	if err := partial.Commit(context.WithoutCancel(ctx)); err != nil {
+		_ = partial.Discard()
+		f.set.log.Error("blob served but not stored", "digest", f.digest, "error", err)
+		return nil
+	}
+	f.set.stored(f.digest, fed)
+	return nil
+}
+
+// fetch brings the spool to its end and verifies it, starting over with the
+// next source when the bytes were wrong. It returns the label of the last
+// source.
+func (f *fill) fetch(ctx context.Context, partial *blobstore.Partial) (string, error) {
+	resumed := partial.Size() > 0
+	if resumed && partial.Verify() == nil {
+		return "", nil // only the commit was missing
+	}
+	in := &feed{sources: f.currentSources, size: f.hint, offset: partial.Size()}
+	defer in.close()
+	for restarts := 0; ; restarts++ {
+		err := f.pump(ctx, in, partial)
+		if err == nil {
+			if err = partial.Verify(); err == nil {
+				return in.label(), nil
+			}
+		}
+		var ended *upstreamEnd
+		switch {
+		case errors.Is(err, blobstore.ErrDigestMismatch):
+		case resumed && errors.As(err, &ended) && isInvalid(err):
+			// The spool of an earlier run may be longer than the blob.
+		default:
+			return "", err
+		}
+		if restarts == maxRestarts {
+			return "", err
+		}
+		wrong := fmt.Errorf("%s sent wrong bytes for %s: %w", in.label(), f.digest, blobstore.ErrDigestMismatch)
+		in.restart(wrong, resumed)
+		resumed = false
+		f.change(func() {
+			if err = partial.Reset(); err == nil {
+				f.generation++
+				f.spooled = 0
+			}
+		})
+		if err != nil {
+			return "", &spoolError{err}
+		}
+	}
+}
+
+// pump moves bytes from the feed to the spool until the blob ends.
+func (f *fill) pump(ctx context.Context, in *feed, partial *blobstore.Partial) error {
+	if err := in.open(ctx); err != nil {
+		return &upstreamEnd{err}
+	}
+	f.change(func() { f.known, f.size = true, in.size })
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := in.Read(ctx, buf[:])
+		if n > 0 {
+			if _, err := partial.Write(buf[:n]); err != nil {
+				return &spoolError{err}
+			}
+			f.set.metrics.fillBytes(in.label(), n)
+			f.change(func() { f.spooled += int64(n); f.size = in.size })
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return &upstreamEnd{err}
+		}
+	}
+}
+
+func (f *feed) label() string {
+	if f.current == nil {
+		return ""
+	}
+	return f.current.label()
+}
+
+func (f *fill) giveUpSpool(err error) {
+	f.set.log.Error("streaming without storing", "digest", f.digest, "error", err)
+	f.set.spoolFailed()
+	f.change(func() { f.direct = err })
+}
+
+func (f *fill) currentSources() []source {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sources[:len(f.sources):len(f.sources)]
+}
+
+// join adds a reader, unless the fill is being given up.
+func (f *fill) join(sources []source) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.abandoned || f.err != nil {
+		return false
+	}
+	f.readers++
+	if f.lingering != nil {
+		f.lingering.Stop()
+	}
+	for _, s := range sources {
+		known := false
+		for _, have := range f.sources {
+			known = known || have.same(s)
+		}
+		if !known {
+			f.sources = append(f.sources, s)
+		}
+	}
+	return true
+}
+
+// leave takes a reader away. The last one stops the fill after a moment,
+// unless most of the blob is there.
+func (f *fill) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readers--
+	if f.readers > 0 || f.verified || f.err != nil || f.direct != nil || f.mostlyThere() {
+		return
+	}
+	f.lingering = time.AfterFunc(linger, f.abandon)
+}
+
+func (f *fill) abandon() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.readers > 0 || f.mostlyThere() {
+		return
+	}
+	f.abandoned = true
+	f.cancel(errAbandoned)
+}
+
+func (f *fill) mostlyThere() bool { return f.size > 0 && 2*f.spooled >= f.size }
+
+// spoolError is a failure of the local store, not of a source.
+type spoolError struct{ err error }
+
+func (e *spoolError) Error() string { return "writing the spool: " + e.err.Error() }
+func (e *spoolError) Unwrap() error { return e.err }
+
+// upstreamEnd is a failure of all sources.
+type upstreamEnd struct{ err error }
+
+func (e *upstreamEnd) Error() string { return e.err.Error() }
+func (e *upstreamEnd) Unwrap() error { return e.err }
+
+// fillReader is one request's view of a fill. It implements registry.Content.
+type fillReader struct {
+	fill       *fill
+	sent       bool // some bytes of this generation went to the client
+	next       int64
+	fromStart  bool // the client was sent everything from byte 0 to next
+	generation int
+	file       *os.File
+	stored     *blobstore.File // when set, file is its
+	direct     *direct
+	closed     bool
+}
+
+// ready waits until the fill knows its size, as far as the source tells it.
+func (r *fillReader) ready(ctx context.Context) (size int64, err error) {
+	f := r.fill
+	if err := f.await(ctx, func() bool { return f.known || f.err != nil || f.direct != nil }); err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	size, known, ferr, direct := f.size, f.known, f.err, f.direct
+	f.mu.Unlock()
+	switch {
+	case direct != nil && !known:
+		r.goDirect()
+		return r.direct.ready(ctx)
+	case known || direct != nil:
+		return size, nil
+	default:
+		return 0, ferr
+	}
+}
+
+// Ready reports whether length bytes from offset can be written without
+// waiting for a source.
+func (r *fillReader) Ready(offset, length int64) bool {
+	r.fill.mu.Lock()
+	defer r.fill.mu.Unlock()
+	return length >= 0 && r.fill.released() >= offset+length
+}
+
+// WriteRange implements registry.Content.
+func (r *fillReader) WriteRange(ctx context.Context, w io.Writer, offset, length int64) (int64, error) {
+	if !r.sent {
+		r.next, r.fromStart = offset, offset == 0
+	}
+	r.fromStart = r.fromStart && offset == r.next
+	var written int64
+	for length < 0 || written < length {
+		n, err := r.writeSome(ctx, w, offset+written, length-written, length < 0)
+		written += n
+		r.next = offset + written
+		if n > 0 {
+			r.sent = true
+		}
+		if errors.Is(err, io.EOF) && length < 0 {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// writeSome writes what is there from offset, at least a byte.
+func (r *fillReader) writeSome(ctx context.Context, w io.Writer, offset, length int64, toEnd bool) (int64, error) {
+	if r.direct != nil {
+		return r.writeDirect(ctx, w, offset, length, toEnd)
+	}
+	f := r.fill
+	var (
+		limit      int64
+		generation int
+		direct     bool
+		failed     error
+	)
+	err := f.await(ctx, func() bool {
+		limit, generation, failed, direct = f.released(), f.generation, f.err, f.direct != nil
+		return limit > offset || generation != r.generation || failed != nil || direct || f.verified
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case generation != r.generation:
+		return 0, r.reopen(generation)
+	case limit > offset:
+	case direct:
+		r.goDirect()
+		return r.writeDirect(ctx, w, offset, length, toEnd)
+	case failed != nil:
+		return 0, failed
+	default:
+		return 0, io.EOF // verified, and nothing past offset
+	}
+	if r.file == nil {
+		if err := r.openSpool(); err != nil || r.generation != generation {
+			return 0, err
+		}
+	}
+	if toEnd {
+		length = limit - offset
+	}
+	if _, err := r.file.Seek(offset, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("reading the spool of %s: %w", f.digest, err)
+	}
+	n, err := io.CopyN(w, r.file, min(length, limit-offset))
+	if err != nil {
+		return n, fmt.Errorf("sending %s: %w", f.digest, err)
+	}
+	return n, nil
+}
+
+func (r *fillReader) openSpool() error {
+	f := r.fill
+	f.mu.Lock()
+	generation, verified := f.generation, f.verified
+	file, err := f.partial.OpenReader()
+	f.mu.Unlock()
+	if err != nil && verified { // committed meanwhile
+		if r.stored, err = f.set.local.OpenFile(f.digest); err == nil {
+			file = r.stored.File
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("opening the spool of %s: %w", f.digest, err)
+	}
+	r.file, r.generation = file, generation
+	return nil
+}
+
+// reopen moves to a newer generation, which only a client that has nothing of
+// the older one can.
+func (r *fillReader) reopen(generation int) error {
+	if r.sent {
+		return errRestarted
+	}
+	if r.file != nil {
+		r.file.Close()
+		r.file = nil
+	}
+	r.generation = generation
+	return nil
+}
+
+// goDirect lets the reader fetch for itself from where it stands.
+func (r *fillReader) goDirect() {
+	f := r.fill
+	f.mu.Lock()
+	size := f.size
+	if !f.known {
+		size = f.hint
+	}
+	f.mu.Unlock()
+	r.direct = &direct{digest: f.digest, in: feed{sources: f.currentSources, size: size, answered: r.sent}}
+	if r.fromStart && r.sent && r.file != nil {
+		r.direct.prefix = r.file
+	}
+}
+
+func (r *fillReader) writeDirect(ctx context.Context, w io.Writer, offset, length int64, toEnd bool) (int64, error) {
+	if toEnd {
+		length = -1
+	}
+	n, err := r.direct.WriteRange(ctx, w, offset, length)
+	if err == nil && toEnd {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Close leaves the fill.
+func (r *fillReader) Close() error {
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	if r.direct != nil {
+		_ = r.direct.Close()
+	}
+	switch {
+	case r.stored != nil:
+		_ = r.stored.Close()
+	case r.file != nil:
+		_ = r.file.Close()
+	}
+	r.fill.leave()
+	return nil
+}

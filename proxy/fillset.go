@@ -1,0 +1,150 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"entrepot/blobstore"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// spoolPause is how long, after the local store failed to take bytes, requests
+// stream through without trying it.
+const spoolPause = 5 * time.Second
+
+// errStored says that a fill is not needed: the blob is in the store.
+var errStored = errors.New("the blob is in the store")
+
+// fillSet is the fills in progress, at most one a digest.
+type fillSet struct {
+	local   *blobstore.Dir
+	log     *slog.Logger
+	metrics *metrics
+	slots   chan struct{} // one is held by each running fill
+	onStore func(d digest.Digest, from string)
+
+	base    context.Context // of all fills
+	endBase context.CancelCauseFunc
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	fills   map[digest.Digest]*fill
+	closed  bool
+	noSpool time.Time // until when the local store is not tried
+}
+
+func newFillSet(local *blobstore.Dir, maxFills int, log *slog.Logger, m *metrics, onStore func(digest.Digest, string)) *fillSet {
+	s := &fillSet{
+		local:   local,
+		log:     log,
+		metrics: m,
+		slots:   make(chan struct{}, maxFills),
+		onStore: onStore,
+		fills:   make(map[digest.Digest]*fill),
+	}
+	s.base, s.endBase = context.WithCancelCause(context.Background())
+	return s
+}
+
+// join gives a reader of the digest's fill, started if there is none. joined
+// says that it was running. hint is the blob's size where a manifest named it,
+// else negative. Errors: errStored, errClosing.
+func (s *fillSet) join(ctx context.Context, d digest.Digest, hint int64, sources []source) (r *fillReader, joined bool, err error) {
+	for {
+		f, started, err := s.get(ctx, d, hint, sources)
+		if err != nil {
+			return nil, false, err
+		}
+		if started || f.join(sources) {
+			return &fillReader{fill: f}, !started, nil
+		}
+		select {
+		case <-f.finished:
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
+	}
+}
+
+func (s *fillSet) get(ctx context.Context, d digest.Digest, hint int64, sources []source) (f *fill, started bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, false, errClosing
+	}
+	if f := s.fills[d]; f != nil {
+		return f, false, nil
+	}
+	if _, err := s.local.Stat(ctx, d); err == nil {
+		return nil, false, errStored
+	}
+	f = &fill{
+		set: s, digest: d, sources: sources, hint: hint, size: -1, readers: 1,
+		finished: make(chan struct{}),
+	}
+	if time.Now().Before(s.noSpool) {
+		f.direct = errors.New("the local store cannot be written")
+		f.cancel = func(error) {}
+		close(f.finished)
+		return f, true, nil
+	}
+	s.fills[d] = f
+	run, cancel := context.WithCancelCause(s.base)
+	f.cancel = cancel
+	s.running.Go(func() {
+		defer cancel(nil)
+		f.run(run)
+	})
+	return f, true, nil
+}
+
+func (s *fillSet) remove(f *fill) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fills[f.digest] == f {
+		delete(s.fills, f.digest)
+	}
+}
+
+func (s *fillSet) acquire(ctx context.Context) error {
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *fillSet) release() { <-s.slots }
+
+func (s *fillSet) stored(d digest.Digest, from string) { s.onStore(d, from) }
+
+func (s *fillSet) spoolFailed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noSpool = time.Now().Add(spoolPause)
+}
+
+// close stops all fills, keeps their spools for a resume, and waits for them
+// as long as ctx allows.
+func (s *fillSet) close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.endBase(errClosing)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.running.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

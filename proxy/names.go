@@ -1,0 +1,332 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"entrepot/proxy/upstream"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+const (
+	// checkTimeout bounds one check of a name with upstream.
+	checkTimeout = 30 * time.Second
+	// foregroundTimeout is how long a request waits for the check of a name
+	// whose record is too old to answer at once, before it gets the record.
+	foregroundTimeout = 5 * time.Second
+	// retryPause is how long upstream is left alone after a failed check, when
+	// it does not say itself.
+	retryPause = 5 * time.Second
+)
+
+// nameKey identifies a name: never less than upstream, repository and
+// reference, so that nothing leaks between them.
+type nameKey struct {
+	up   *upstreamState
+	repo string
+	ref  string
+}
+
+// clone detaches the key from the request it was cut out of.
+func (k nameKey) clone() nameKey {
+	k.repo, k.ref = strings.Clone(k.repo), strings.Clone(k.ref)
+	return k
+}
+
+// Policy says for how long what upstream answered about a name holds.
+type Policy struct {
+	// TTL is how long a name is fresh: answered without asking upstream.
+	TTL time.Duration
+	// StaleWhileRevalidate is how long after that it is still answered at once,
+	// while upstream is asked in the background (RFC 5861).
+	StaleWhileRevalidate time.Duration
+	// MaxStale is how old, past TTL, an answer may be when upstream cannot be
+	// asked; 0 means without limit.
+	MaxStale time.Duration
+	// NegativeTTL is how long an absent name is remembered as absent.
+	NegativeTTL time.Duration
+}
+
+// action is what a request for a known name does.
+type action uint8
+
+const (
+	serve          action = iota // the record is fresh
+	serveAndCheck                // answer at once, ask upstream in the background
+	checkThenServe               // ask upstream, answer the record when that fails
+	checkOnly                    // ask upstream; the record is too old to be used
+)
+
+// decide is the freshness rule: age is the time since the last check.
+func (p *Policy) decide(age time.Duration) action {
+	switch {
+	case age < p.TTL:
+		return serve
+	case p.MaxStale > 0 && age >= p.TTL+p.MaxStale:
+		return checkOnly
+	case age < p.TTL+p.StaleWhileRevalidate:
+		return serveAndCheck
+	default:
+		return checkThenServe
+	}
+}
+
+// names answers one kind of name from the last check with upstream, and checks
+// again when the policy says so, one check a name at a time. V is what a name
+// leads to; it is immutable.
+type names[V any] struct {
+	entries *lru.Cache[nameKey, *nameEntry[V]]
+	// load gives a name's record from the store; ok is false without one.
+	load func(key nameKey) (v V, checked time.Time, ok bool)
+	// save keeps a record. It reports trouble itself: an answer does not
+	// depend on it. changed says that v is not what the record held.
+	save func(key nameKey, v V, checked time.Time, changed bool)
+	// equal compares two values.
+	equal func(a, b V) bool
+	// drop forgets a record.
+	drop func(key nameKey)
+	// check asks upstream. old is the known value, when there is one.
+	check func(ctx context.Context, key nameKey, old V, known, head bool) (V, error)
+	// spawn runs a check in a goroutine that the node waits for.
+	spawn func(func(context.Context)) bool
+}
+
+func newNames[V any](size int) *names[V] {
+	entries, err := lru.New[nameKey, *nameEntry[V]](size)
+	if err != nil {
+		panic("proxy: " + err.Error()) // size is a positive constant
+	}
+	return &names[V]{entries: entries}
+}
+
+// nameEntry is what is known about one name.
+type nameEntry[V any] struct {
+	mu       sync.Mutex
+	loaded   bool // the store was asked
+	known    bool // value holds
+	value    V
+	checked  time.Time
+	failure  string    // why the last check failed, "" when it did not
+	notUntil time.Time // no check before
+	refusal  error     // upstream's clear no, which holds until notUntil
+	running  *check    // the check in progress
+}
+
+// check is one question to upstream that several requests wait for.
+type check struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// answer is a name's value and how it was come by.
+type answer[V any] struct {
+	value     V
+	age       time.Duration // since the last check
+	fresh     bool
+	asked     bool   // this request waited for upstream
+	collapsed bool   // the question was another request's
+	failure   string // why the value could not be checked
+}
+
+// get answers a name. head says that the client does not need a body, which
+// check may use to ask less of upstream.
+func (n *names[V]) get(ctx context.Context, key nameKey, policy *Policy, head bool) (answer[V], error) {
+	e, ok := n.entries.Get(key)
+	if !ok {
+		e = n.entry(key.clone())
+	}
+	now := time.Now()
+	e.mu.Lock()
+	if !e.loaded {
+		n.loadEntry(key, e)
+	}
+	act := checkOnly
+	if e.known {
+		act = policy.decide(now.Sub(e.checked))
+	}
+	if act == serve {
+		a := answer[V]{value: e.value, age: now.Sub(e.checked), fresh: true}
+		e.mu.Unlock()
+		return a, nil
+	}
+	if now.Before(e.notUntil) {
+		defer e.mu.Unlock()
+		if e.refusal != nil {
+			return answer[V]{}, e.refusal
+		}
+		if act != checkOnly {
+			return answer[V]{value: e.value, age: now.Sub(e.checked), failure: e.failure}, nil
+		}
+	}
+	stale := answer[V]{value: e.value, failure: e.failure}
+	checked := e.checked
+	c := e.running
+	collapsed := c != nil
+	if c == nil {
+		c = n.start(key, e, policy, head)
+	}
+	e.mu.Unlock()
+
+	switch act {
+	case serveAndCheck:
+		stale.age = now.Sub(checked)
+		if stale.failure == "" {
+			stale.failure = "revalidating"
+		}
+		return stale, nil
+	case checkThenServe:
+		timer := time.NewTimer(foregroundTimeout)
+		defer timer.Stop()
+		select {
+		case <-c.done:
+		case <-timer.C:
+			stale.age, stale.failure = time.Since(checked), "upstream-slow"
+			return stale, nil
+		case <-ctx.Done():
+			return answer[V]{}, ctx.Err()
+		}
+	default:
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return answer[V]{}, ctx.Err()
+		}
+	}
+	return n.checked(e, c, collapsed, act)
+}
+
+// checked is the answer after a check has ended.
+func (n *names[V]) checked(e *nameEntry[V], c *check, collapsed bool, act action) (answer[V], error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a := answer[V]{value: e.value, age: time.Since(e.checked), asked: true, collapsed: collapsed}
+	switch {
+	case c.err == nil:
+		a.fresh = true
+		return a, nil
+	case e.known && act == checkThenServe:
+		a.failure = e.failure
+		return a, nil
+	default:
+		return answer[V]{}, c.err
+	}
+}
+
+// start begins a check. Call with e.mu held.
+func (n *names[V]) start(key nameKey, e *nameEntry[V], policy *Policy, head bool) *check {
+	key = key.clone()
+	c := &check{done: make(chan struct{})}
+	e.running = c
+	old, known := e.value, e.known
+	ok := n.spawn(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		v, err := n.check(ctx, key, old, known, head)
+		n.settle(key, e, c, policy, v, err, err == nil && known && n.equal(old, v))
+	})
+	if !ok {
+		e.running = nil
+		c.err = errClosing
+		close(c.done)
+	}
+	return c
+}
+
+// settle takes in what a check found.
+func (n *names[V]) settle(key nameKey, e *nameEntry[V], c *check, policy *Policy, v V, err error, same bool) {
+	now := time.Now()
+	switch {
+	case err == nil:
+		n.save(key, v, now, !same)
+	case isRefusal(err):
+		n.drop(key)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running = nil
+	e.refusal, e.failure = nil, ""
+	switch {
+	case err == nil:
+		e.value, e.known, e.checked, e.notUntil = v, true, now, time.Time{}
+	case isRefusal(err):
+		var none V
+		e.value, e.known = none, false
+		e.refusal, e.notUntil = err, now.Add(policy.NegativeTTL)
+	default:
+		e.failure = failureToken(err)
+		if e.known {
+			e.notUntil = now.Add(max(retryPause, retryAfter(err)))
+		}
+	}
+	c.err = err
+	close(c.done)
+}
+
+// forget makes the next request ask the store and upstream anew.
+func (n *names[V]) forget(key nameKey) { n.entries.Remove(key) }
+
+// put sets a name's value from a check made elsewhere.
+func (n *names[V]) put(key nameKey, v V) {
+	key = key.clone()
+	now := time.Now()
+	n.save(key, v, now, true)
+	e := n.entry(key)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.loaded, e.known, e.value, e.checked = true, true, v, now
+	e.refusal, e.failure, e.notUntil = nil, "", time.Time{}
+}
+
+func (n *names[V]) entry(key nameKey) *nameEntry[V] {
+	e := new(nameEntry[V])
+	if previous, ok, _ := n.entries.PeekOrAdd(key, e); ok {
+		return previous
+	}
+	return e
+}
+
+// loadEntry takes a name from its record. Call with e.mu held.
+func (n *names[V]) loadEntry(key nameKey, e *nameEntry[V]) {
+	e.loaded = true
+	v, checked, ok := n.load(key)
+	if ok {
+		e.value, e.checked, e.known = v, checked, true
+	}
+}
+
+// isRefusal reports whether upstream clearly said no: what is cached must not
+// be served instead.
+func isRefusal(err error) bool {
+	var ue *upstream.Error
+	return errors.As(err, &ue) && (ue.Kind == upstream.NotFound || ue.Kind == upstream.Denied)
+}
+
+// failureToken is the detail of Cache-Status for an answer that could not be
+// checked.
+func failureToken(err error) string {
+	var ue *upstream.Error
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "upstream-slow"
+	case !errors.As(err, &ue):
+		return "upstream-error"
+	case ue.Kind == upstream.RateLimited:
+		return "upstream-rate-limited"
+	case ue.Kind == upstream.Unavailable && ue.Timeout:
+		return "upstream-slow"
+	case ue.Kind == upstream.Unavailable:
+		return "upstream-down"
+	default:
+		return "upstream-error"
+	}
+}
+
+// recordKey is where a name's record lies in the store.
+func (k nameKey) recordKey(kind string) string {
+	return fmt.Sprintf("%s/%s/%s/%s", kind, k.up.name, k.repo, k.ref)
+}

@@ -1,0 +1,292 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"entrepot/blobstore"
+	"entrepot/proxy/upstream"
+	"entrepot/registry"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
+)
+
+// Bounds of what is remembered in memory besides the memory tier. What falls
+// out is read from the store again.
+const (
+	maxTags      = 16384
+	maxManifests = 16384
+	maxSizes     = 16384
+	maxLists     = 64
+	maxAbsent    = 16384
+	maxRemoteHas = 16384
+)
+
+// UpstreamConfig is one upstream of a node.
+type UpstreamConfig struct {
+	upstream.Config
+	// Policy is for tags and lists; Config.Observe is set by the node.
+	Policy Policy
+}
+
+// Config is what a node is made of.
+type Config struct {
+	// Local is the directory that spools fills and keeps blobs: the store
+	// itself, or a disk tier in front of Remote.
+	Local *blobstore.Dir
+	// Remote is the store shared by nodes; nil where Local is the store.
+	Remote RemoteStore
+	// RedirectExpiry, when positive, has clients fetch what Local lacks and
+	// Remote has from Remote itself, at a URL that holds for so long.
+	RedirectExpiry time.Duration
+	// Memory is the tier for manifests and small blobs.
+	Memory *blobstore.Memory
+	// Upstreams are the registries that are served. Their names are distinct.
+	Upstreams []UpstreamConfig
+	// Default is the name of the upstream for requests that name none; empty
+	// refuses them.
+	Default string
+	// MaxFills bounds the fills that run at once; others wait. 0 means 256.
+	MaxFills int
+	// Logger is for what an operator should know; nil discards.
+	Logger *slog.Logger
+	// Registerer takes the metrics; nil leaves them out.
+	Registerer prometheus.Registerer
+}
+
+// upstreamState is an upstream with its policy.
+type upstreamState struct {
+	name   string
+	client *upstream.Upstream
+	policy Policy
+}
+
+// Node is a pull-through registry. It implements registry.Backend.
+type Node struct {
+	local          *blobstore.Dir
+	remote         *remoteStore
+	memory         *blobstore.Memory
+	redirectExpiry time.Duration
+	log            *slog.Logger
+
+	upstreams map[string]*upstreamState
+	fallback  *upstreamState
+
+	tags            *names[*registry.ManifestHead]
+	lists           *names[[]string]
+	referrers       *names[[]ocispec.Descriptor]
+	manifests       *lru.Cache[nameKey, *registry.ManifestHead]
+	manifestFlights flights[*registry.Manifest]
+	sizes           sizes
+	absent          absences
+	remoteHas       *lru.Cache[digest.Digest, struct{}]
+	fills           *fillSet
+
+	base    context.Context // of background work
+	endBase context.CancelFunc
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup
+}
+
+// New makes a node. It asks no upstream: those may be down.
+func New(cfg Config) (*Node, error) {
+	n := &Node{
+		local:          cfg.Local,
+		memory:         cfg.Memory,
+		redirectExpiry: cfg.RedirectExpiry,
+		log:            cfg.Logger,
+		upstreams:      make(map[string]*upstreamState),
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	labels := []string{"store"}
+	for _, uc := range cfg.Upstreams {
+		labels = append(labels, uc.Name)
+	}
+	m := newMetrics(cfg.Registerer, labels)
+	if err := n.addUpstreams(&cfg, m); err != nil {
+		n.closeUpstreams()
+		return nil, err
+	}
+	maxFills := cfg.MaxFills
+	if maxFills <= 0 {
+		maxFills = 256
+	}
+	n.base, n.endBase = context.WithCancel(context.Background())
+	n.remote = newRemoteStore(cfg.Remote, cfg.Local, n.log)
+	n.fills = newFillSet(cfg.Local, maxFills, n.log, m, n.blobStored)
+	n.tags = n.newTags()
+	n.lists = newLists(n, listRecords, n.fetchTags, func(a, b string) bool { return a == b })
+	n.referrers = newLists(n, referrerRecords, n.fetchReferrers, sameDescriptor)
+	n.manifests = newLRU[nameKey, *registry.ManifestHead](maxManifests)
+	n.sizes = sizes{newLRU[nameKey, int64](maxSizes)}
+	n.absent = absences{newLRU[nameKey, absence](maxAbsent)}
+	n.remoteHas = newLRU[digest.Digest, struct{}](maxRemoteHas)
+	if n.remote != nil {
+		for range uploaders {
+			n.spawn(n.remote.work)
+		}
+		n.spawn(n.remote.resume)
+	}
+	return n, nil
+}
+
+func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
+	for _, uc := range cfg.Upstreams {
+		if n.upstreams[uc.Name] != nil {
+			return fmt.Errorf("upstream %s is configured twice", uc.Name)
+		}
+		uc.Observe = m.observe(uc.Name)
+		client, err := upstream.New(uc.Config)
+		if err != nil {
+			return fmt.Errorf("upstream %s: %w", uc.Name, err)
+		}
+		n.upstreams[uc.Name] = &upstreamState{name: uc.Name, client: client, policy: uc.Policy}
+	}
+	if cfg.Default == "" {
+		return nil
+	}
+	if n.fallback = n.upstreams[cfg.Default]; n.fallback == nil {
+		return fmt.Errorf("the default upstream %s is not configured", cfg.Default)
+	}
+	return nil
+}
+
+// blobStored has a blob that a fill stored sent to the remote store, unless it
+// came from there.
+func (n *Node) blobStored(d digest.Digest, from string) {
+	if n.remote != nil && from != "store" {
+		n.remote.send(string(d))
+	}
+}
+
+// spawn runs work in a goroutine that Close ends and waits for. It reports
+// false when the node is closed.
+func (n *Node) spawn(work func(context.Context)) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.running.Go(func() { work(n.base) })
+	return true
+}
+
+// Close ends background work and fills; the spools of fills are kept, and a
+// node over the same store resumes them. Close it after the HTTP server that
+// uses it: requests that still run are cut.
+func (n *Node) Close(ctx context.Context) error {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	err := n.fills.close(ctx)
+	n.endBase()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.running.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = errors.Join(err, ctx.Err())
+	}
+	n.closeUpstreams()
+	return err
+}
+
+func (n *Node) closeUpstreams() {
+	for _, up := range n.upstreams {
+		up.client.Close()
+	}
+}
+
+func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
+	c, err := lru.New[K, V](size)
+	if err != nil {
+		panic("proxy: " + err.Error()) // size is a positive constant
+	}
+	return c
+}
+
+// flights has requests for the same thing share one question to upstream. The
+// question outlives the request that asked first.
+type flights[V any] struct{ group singleflight.Group }
+
+func (f *flights[V]) do(ctx context.Context, n *Node, key nameKey, head bool, ask func(context.Context) (V, error)) (v V, collapsed bool, err error) {
+	id := fmt.Sprint(key.up.name, " ", key.repo, " ", key.ref, " ", head)
+	if err := n.absent.recall(key); err != nil {
+		return v, false, err
+	}
+	key = key.clone()
+	mine := false
+	c := f.group.DoChan(id, func() (any, error) {
+		mine = true
+		type result struct {
+			v   V
+			err error
+		}
+		done := make(chan result, 1)
+		ok := n.spawn(func(base context.Context) {
+			ctx, cancel := context.WithTimeout(base, checkTimeout)
+			defer cancel()
+			v, err := ask(ctx)
+			n.absent.remember(key, err)
+			done <- result{v, err}
+		})
+		if !ok {
+			return v, errClosing
+		}
+		r := <-done
+		return r.v, r.err
+	})
+	select {
+	case r := <-c:
+		if r.Err != nil {
+			return v, !mine, r.Err
+		}
+		return r.Val.(V), !mine, nil
+	case <-ctx.Done():
+		return v, false, ctx.Err()
+	}
+}
+
+// absences remembers, briefly, what upstream clearly does not have.
+type absences struct {
+	cache *lru.Cache[nameKey, absence]
+}
+
+type absence struct {
+	err   error
+	until time.Time
+}
+
+// recall returns why a name is known to be absent, nil when it is not.
+func (a *absences) recall(key nameKey) error {
+	if e, ok := a.cache.Get(key); ok && time.Now().Before(e.until) {
+		return e.err
+	}
+	return nil
+}
+
+// remember takes in what upstream answered.
+func (a *absences) remember(key nameKey, err error) {
+	if err == nil || !isRefusal(err) || key.up.policy.NegativeTTL <= 0 {
+		return
+	}
+	a.cache.Add(key.clone(), absence{err, time.Now().Add(key.up.policy.NegativeTTL)})
+}
+
+func sameDescriptor(a, b ocispec.Descriptor) bool {
+	return a.Digest == b.Digest && a.MediaType == b.MediaType && a.ArtifactType == b.ArtifactType
+}

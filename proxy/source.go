@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"entrepot/blobstore"
+	"entrepot/proxy/upstream"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// source is somewhere a fill can take the bytes of one blob from. Sources are
+// interchangeable in mid-blob, since content by digest is the same everywhere.
+type source interface {
+	// open starts reading at offset. total is the size of the whole blob in
+	// bytes, negative when the source does not say. size is what the fill
+	// knows it to be, negative when it does not. Errors: *upstream.Error,
+	// blobstore.ErrNotExist, or anything else for "not now".
+	open(ctx context.Context, offset, size int64) (body io.ReadCloser, total int64, err error)
+	// disbelieve tells the source that what it sent since the last open was
+	// wrong. It will not give the same bytes to this fill again.
+	disbelieve(err error)
+	// label names the source in metrics: a bounded set.
+	label() string
+	// same reports whether another source would read the same bytes.
+	same(source) bool
+}
+
+// upstreamSource reads a blob from one repository of an upstream.
+type upstreamSource struct {
+	up     *upstreamState
+	repo   string
+	digest digest.Digest
+
+	mu   sync.Mutex
+	last *upstream.Endpoint
+	bad  map[*upstream.Endpoint]bool
+}
+
+func (s *upstreamSource) open(ctx context.Context, offset, size int64) (io.ReadCloser, int64, error) {
+	s.mu.Lock()
+	spent := len(s.bad) == len(s.up.client.Endpoints())
+	s.mu.Unlock()
+	if spent {
+		return nil, -1, fmt.Errorf("every URL of %s sent wrong bytes: %w", s.up.name, blobstore.ErrNotExist)
+	}
+	resp, err := s.up.client.Do(ctx, &upstream.Request{
+		Method:     "GET",
+		Repository: s.repo,
+		Path:       s.repo + "/blobs/" + string(s.digest),
+		Offset:     offset,
+		Size:       size,
+		Skip:       s.skip,
+	})
+	if err != nil {
+		return nil, -1, err
+	}
+	s.mu.Lock()
+	s.last = resp.Endpoint
+	s.mu.Unlock()
+	return resp.Body, resp.TotalSize, nil
+}
+
+func (s *upstreamSource) skip(e *upstream.Endpoint) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bad[e]
+}
+
+func (s *upstreamSource) disbelieve(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil {
+		return
+	}
+	if s.bad == nil {
+		s.bad = make(map[*upstream.Endpoint]bool)
+	}
+	s.bad[s.last] = true
+	s.last.Penalize(err)
+}
+
+func (s *upstreamSource) label() string { return s.up.name }
+
+func (s *upstreamSource) same(other source) bool {
+	o, ok := other.(*upstreamSource)
+	return ok && o.up == s.up && o.repo == s.repo && o.digest == s.digest
+}
+
+// remoteSource reads a blob from the shared store behind the local one. Its
+// bytes are verified like everybody's.
+type remoteSource struct {
+	remote *remoteStore
+	digest digest.Digest
+
+	mu  sync.Mutex
+	bad bool
+}
+
+func (s *remoteSource) open(ctx context.Context, offset, _ int64) (io.ReadCloser, int64, error) {
+	s.mu.Lock()
+	bad := s.bad
+	s.mu.Unlock()
+	if bad || !s.remote.up() {
+		return nil, -1, blobstore.ErrNotExist
+	}
+	body, info, err := s.remote.store.Open(ctx, s.digest, offset, -1)
+	if err != nil {
+		s.remote.observe(ctx, err)
+		return nil, -1, err
+	}
+	return body, info.Size, nil
+}
+
+func (s *remoteSource) disbelieve(err error) {
+	s.mu.Lock()
+	s.bad = true
+	s.mu.Unlock()
+	s.remote.forget(s.digest, err)
+}
+
+func (s *remoteSource) label() string { return "store" }
+
+func (s *remoteSource) same(other source) bool {
+	_, ok := other.(*remoteSource)
+	return ok
+}
+
+// worse reports whether, of two errors that sources gave, b says more about
+// what the client can expect than a: absence is only believed when nothing
+// else stood in the way.
+func worse(a, b error) bool { return severity(b) > severity(a) }
+
+func severity(err error) int {
+	var ue *upstream.Error
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, blobstore.ErrNotExist):
+		return 1
+	case !errors.As(err, &ue):
+		return 2
+	}
+	switch ue.Kind {
+	case upstream.NotFound:
+		return 3
+	case upstream.Denied:
+		return 4
+	case upstream.Invalid:
+		return 5
+	case upstream.RateLimited:
+		return 6
+	case upstream.Unavailable:
+		return 7
+	}
+	return 2
+}
+
+// isFinal reports whether asking the same sources again soon cannot help.
+func isFinal(err error) bool {
+	var ue *upstream.Error
+	if errors.As(err, &ue) {
+		return ue.Kind == upstream.NotFound || ue.Kind == upstream.Denied || ue.Kind == upstream.Invalid
+	}
+	return errors.Is(err, blobstore.ErrNotExist)
+}
+
+// retryAfter is how long an error asks to wait, 0 when it does not say.
+func retryAfter(err error) time.Duration {
+	var ue *upstream.Error
+	if errors.As(err, &ue) {
+		return ue.RetryAfter
+	}
+	return 0
+}

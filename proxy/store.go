@@ -1,0 +1,327 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"entrepot/blobstore"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// RemoteStore is a store behind the local one, shared by nodes: an S3 bucket.
+type RemoteStore interface {
+	blobstore.Store
+	Record(ctx context.Context, key string) ([]byte, error)
+	PutRecord(ctx context.Context, key string, value []byte) error
+	DeleteRecord(ctx context.Context, key string) error
+	// Presign gives a URL at which anyone can read the blob until it expires.
+	Presign(ctx context.Context, d digest.Digest, expiry time.Duration) (string, error)
+}
+
+const (
+	// remoteTimeout bounds a small request to the remote store.
+	remoteTimeout = 5 * time.Second
+	// remotePause is how long the remote store is left alone after it failed.
+	remotePause = 5 * time.Second
+	// uploadRecords is where the local store remembers what the remote one
+	// still lacks, so that a restart loses nothing.
+	uploadRecords = "upload"
+	// uploadTimeout bounds the upload of one blob.
+	uploadTimeout = time.Hour
+	// uploaders is how many blobs are uploaded at once.
+	uploaders = 2
+)
+
+// remoteStore is the remote store with its health, and the queue of what it
+// still lacks. A nil *remoteStore is one that is not configured.
+type remoteStore struct {
+	store RemoteStore
+	local *blobstore.Dir
+	log   *slog.Logger
+
+	queue chan string // record keys and digests, as in uploadRecords
+
+	mu        sync.Mutex
+	downUntil time.Time
+}
+
+func newRemoteStore(store RemoteStore, local *blobstore.Dir, log *slog.Logger) *remoteStore {
+	if store == nil {
+		return nil
+	}
+	return &remoteStore{store: store, local: local, log: log, queue: make(chan string, 4096)}
+}
+
+// up reports whether the remote store is worth asking.
+func (r *remoteStore) up() bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !time.Now().Before(r.downUntil)
+}
+
+// observe takes in how a request went.
+func (r *remoteStore) observe(ctx context.Context, err error) {
+	if err == nil || errors.Is(err, blobstore.ErrNotExist) || errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
+	r.mu.Lock()
+	wasUp := !time.Now().Before(r.downUntil)
+	r.downUntil = time.Now().Add(remotePause)
+	r.mu.Unlock()
+	if wasUp {
+		r.log.Warn("the S3 store does not answer; going on without it", "error", err, "pause", remotePause)
+	}
+}
+
+// forget removes a blob whose bytes were found to be wrong.
+func (r *remoteStore) forget(d digest.Digest, why error) {
+	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
+	defer cancel()
+	r.log.Error("the S3 store holds wrong bytes; removing them", "digest", d, "error", why)
+	if err := r.store.Delete(ctx, d); err != nil && !errors.Is(err, blobstore.ErrNotExist) {
+		r.log.Error("removing wrong bytes from the S3 store", "digest", d, "error", err)
+	}
+}
+
+// read returns a small blob whole and verified.
+func (r *remoteStore) read(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
+	defer cancel()
+	body, info, err := r.store.Open(ctx, d, 0, -1)
+	if err != nil {
+		r.observe(ctx, err)
+		return nil, err
+	}
+	defer body.Close()
+	if info.Size > limit {
+		return nil, fmt.Errorf("%s is %d bytes, more than %d: %w", d, info.Size, limit, blobstore.ErrNotExist)
+	}
+	b, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err != nil {
+		r.observe(ctx, err)
+		return nil, fmt.Errorf("reading %s: %w", d, err)
+	}
+	if d.Algorithm().FromBytes(b) != d {
+		err := fmt.Errorf("reading %s: %w", d, blobstore.ErrDigestMismatch)
+		r.forget(d, err)
+		return nil, err
+	}
+	return b, nil
+}
+
+// send notes that the remote store lacks a blob or a record, and has it
+// uploaded in the background. key is a digest, or a record's key.
+func (r *remoteStore) send(key string) {
+	if r == nil {
+		return
+	}
+	if err := r.local.PutRecord(context.Background(), uploadRecords+"/"+key, nil); err != nil {
+		r.log.Error("remembering an upload", "key", key, "error", err)
+	}
+	select {
+	case r.queue <- key:
+	default: // it is remembered, and taken up again by resume
+	}
+}
+
+// work uploads what is queued until ctx ends.
+func (r *remoteStore) work(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case key := <-r.queue:
+			r.upload(ctx, key)
+		}
+	}
+}
+
+// resume queues what earlier runs left, now and whenever the queue has run dry
+// with something left over.
+func (r *remoteStore) resume(ctx context.Context) {
+	for {
+		if len(r.queue) == 0 {
+			for key, err := range r.local.RecordKeys(ctx, uploadRecords) {
+				if err != nil {
+					r.log.Error("listing unfinished uploads", "error", err)
+					break
+				}
+				select {
+				case r.queue <- key[len(uploadRecords)+1:]:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+		if sleep(ctx, time.Minute) != nil {
+			return
+		}
+	}
+}
+
+// upload sends one blob or record, trying again while the remote store is down.
+func (r *remoteStore) upload(ctx context.Context, key string) {
+	marker := uploadRecords + "/" + key
+	if _, err := r.local.Record(ctx, marker); errors.Is(err, blobstore.ErrNotExist) {
+		return // another worker did it
+	}
+	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+		err := r.uploadOnce(ctx, key)
+		if err == nil || errors.Is(err, blobstore.ErrNotExist) { // evicted meanwhile: upstream has it
+			if err := r.local.DeleteRecord(ctx, marker); err != nil {
+				r.log.Error("forgetting a finished upload", "key", key, "error", err)
+			}
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		r.observe(ctx, err)
+		r.log.Warn("upload to the S3 store failed; will try again", "key", key, "error", err, "pause", pause)
+		if sleep(ctx, pause) != nil {
+			return
+		}
+	}
+}
+
+func (r *remoteStore) uploadOnce(ctx context.Context, key string) error {
+	d, err := digest.Parse(key)
+	if err != nil {
+		ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
+		defer cancel()
+		value, err := r.local.Record(ctx, key)
+		if err != nil {
+			return err
+		}
+		return r.store.PutRecord(ctx, key, value)
+	}
+	ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
+	defer cancel()
+	f, err := r.local.OpenFile(d)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return r.store.Put(ctx, d, f.Size, f.File)
+}
+
+// record reads a record from the local store, else from the remote one.
+func (n *Node) record(key string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
+	defer cancel()
+	b, err := n.local.Record(ctx, key)
+	if err == nil || !n.remote.up() {
+		return b, err
+	}
+	b, err = n.remote.store.Record(ctx, key)
+	if err != nil {
+		n.remote.observe(ctx, err)
+		return nil, err
+	}
+	if err := n.local.PutRecord(ctx, key, b); err != nil {
+		n.log.Error("keeping a record of the S3 store", "key", key, "error", err)
+	}
+	return b, nil
+}
+
+// readRecord decodes a record into v; ok is false when there is none, or none
+// that can be used.
+func (n *Node) readRecord(key string, v any) (ok bool) {
+	b, err := n.record(key)
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil && !errors.Is(err, blobstore.ErrNotExist) {
+		n.log.Error("reading a record", "key", key, "error", err)
+	}
+	return err == nil
+}
+
+// writeRecord keeps v, in the remote store too when shared says so. A store
+// that fails is reported and costs nothing else.
+func (n *Node) writeRecord(key string, v any, shared bool) {
+	b, err := json.Marshal(v)
+	if err == nil {
+		err = n.local.PutRecord(context.Background(), key, b)
+	}
+	if err != nil {
+		n.log.Error("keeping a record", "key", key, "error", err)
+		return
+	}
+	if shared {
+		n.remote.send(key)
+	}
+}
+
+func (n *Node) dropRecord(key string) {
+	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
+	defer cancel()
+	if err := n.local.DeleteRecord(ctx, key); err != nil {
+		n.log.Error("dropping a record", "key", key, "error", err)
+	}
+	if n.remote.up() {
+		err := n.remote.store.DeleteRecord(ctx, key)
+		n.remote.observe(ctx, err)
+	}
+}
+
+// readSmall returns a blob of at most limit bytes from memory or a store.
+func (n *Node) readSmall(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
+	if b, ok := n.memory.Get(d); ok {
+		return b, nil
+	}
+	b, err := n.readLocal(d, limit)
+	if err != nil && n.remote.up() {
+		if b, err = n.remote.read(ctx, d, limit); err == nil {
+			n.keepLocal(ctx, d, b)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	n.memory.Add(d, b)
+	return b, nil
+}
+
+func (n *Node) readLocal(d digest.Digest, limit int64) ([]byte, error) {
+	f, err := n.local.OpenFile(d)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if f.Size > limit {
+		return nil, fmt.Errorf("%s is %d bytes, more than %d: %w", d, f.Size, limit, blobstore.ErrNotExist)
+	}
+	b := make([]byte, f.Size)
+	if _, err := io.ReadFull(f.File, b); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", d, err)
+	}
+	return b, nil
+}
+
+// keepSmall stores a verified small blob everywhere it belongs.
+func (n *Node) keepSmall(ctx context.Context, d digest.Digest, b []byte) {
+	n.memory.Add(d, b)
+	if n.keepLocal(ctx, d, b) {
+		n.remote.send(string(d))
+	}
+}
+
+func (n *Node) keepLocal(ctx context.Context, d digest.Digest, b []byte) bool {
+	err := n.local.Put(context.WithoutCancel(ctx), d, int64(len(b)), bytes.NewReader(b))
+	if err != nil {
+		n.log.Error("blob served but not stored", "digest", d, "error", err)
+	}
+	return err == nil
+}
