@@ -70,7 +70,7 @@ func (ps Problems) Error() string {
 type Document struct {
 	opts     Options
 	lines    map[string]int // path of a key → line
-	failed   []string       // paths with a problem
+	failed   []string       // paths that could not be read
 	problems Problems
 }
 
@@ -102,14 +102,14 @@ func (doc *Document) Has(path string) bool {
 
 // Problemf reports that something is wrong with the key at path, on its line or
 // that of the nearest key around it. It says nothing when the key, or one
-// below it, has a problem already: the new one is most likely its consequence.
+// below it, could not be read: the new problem is most likely a consequence.
 func (doc *Document) Problemf(path, format string, args ...any) {
 	for _, bad := range doc.failed {
-		if rest, below := strings.CutPrefix(bad, path); below && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+		if rest, below := strings.CutPrefix(bad, path); below && (path == "" || rest == "" || rest[0] == '.' || rest[0] == '[') {
 			return
 		}
 	}
-	doc.report(path, doc.line(path), fmt.Sprintf(format, args...))
+	doc.add(doc.line(path), fmt.Sprintf(format, args...))
 }
 
 func (doc *Document) line(path string) int {
@@ -123,8 +123,13 @@ func (doc *Document) line(path string) int {
 	}
 }
 
+// report adds a problem that was found while reading.
 func (doc *Document) report(path string, line int, message string) {
 	doc.failed = append(doc.failed, path)
+	doc.add(line, message)
+}
+
+func (doc *Document) add(line int, message string) {
 	doc.problems = append(doc.problems, Problem{doc.opts.Name, max(1, line), message})
 }
 

@@ -148,9 +148,14 @@ func FuzzDecodeNeverPanicsAndNamesALine(f *testing.F) {
 		if !errors.As(err, &problems) || len(problems) == 0 {
 			t.Fatalf("an error of type %T", err)
 		}
-		lines := len(strings.FieldsFunc(string(data)+"\n", func(r rune) bool { return strings.ContainsRune("\n\r\u0085\u2028\u2029", r) }))
+		lines := 1 // YAML breaks lines at more than \n
+		for _, r := range string(data) {
+			if strings.ContainsRune("\n\r\u0085\u2028\u2029", r) {
+				lines++
+			}
+		}
 		for _, p := range problems {
-			if p.Line < 1 || p.Line > strings.Count(string(data), "\n")+lines+2 {
+			if p.Line < 1 || p.Line > lines+1 { // the parser sees an end of file on a line of its own
 				t.Errorf("line %d of %d: %v", p.Line, lines, p)
 			}
 			if strings.Contains(p.Message, "\n") {

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"entrepot/cmd/internal/yamlconf"
+)
+
+// Config is the configuration file. docs/CONFIGURATION.md explains every key;
+// a test keeps the two in step.
+type Config struct {
+	Log   LogConfig   `yaml:"log"`
+	Admin AdminConfig `yaml:"admin"`
+	Node  *NodeConfig `yaml:"node"`
+}
+
+// LogConfig says what is logged and how.
+type LogConfig struct {
+	Level  LogLevel  `yaml:"level"`
+	Format LogFormat `yaml:"format"`
+	Access bool      `yaml:"access"`
+}
+
+// AdminConfig is the listener for operators.
+type AdminConfig struct {
+	Listen Address `yaml:"listen"`
+}
+
+// NodeConfig is a pull-through node.
+type NodeConfig struct {
+	Listen          Address                   `yaml:"listen"`
+	TLS             *TLSConfig                `yaml:"tls"`
+	Store           StoreConfig               `yaml:"store"`
+	Memory          Size                      `yaml:"memory"`
+	DefaultUpstream string                    `yaml:"default_upstream"`
+	ShutdownTimeout Duration                  `yaml:"shutdown_timeout"`
+	MaxFills        int                       `yaml:"max_fills"`
+	Upstreams       map[string]UpstreamConfig `yaml:"upstreams"`
+}
+
+// TLSConfig is a certificate chain and its key, in PEM files.
+type TLSConfig struct {
+	Cert Path `yaml:"cert"`
+	Key  Path `yaml:"key"`
+}
+
+// StoreConfig is where content is kept: Dir, or S3 with Cache in front.
+type StoreConfig struct {
+	Dir           Path         `yaml:"dir"`
+	MaxSize       Size         `yaml:"max_size"`
+	HighWatermark Percent      `yaml:"high_watermark"`
+	LowWatermark  Percent      `yaml:"low_watermark"`
+	S3            *S3Config    `yaml:"s3"`
+	Cache         *CacheConfig `yaml:"cache"`
+}
+
+// S3Config is a bucket.
+type S3Config struct {
+	Endpoint       URL      `yaml:"endpoint"`
+	Bucket         string   `yaml:"bucket"`
+	Prefix         string   `yaml:"prefix"`
+	Region         string   `yaml:"region"`
+	AccessKey      Secret   `yaml:"access_key"`
+	SecretKey      Secret   `yaml:"secret_key"`
+	PartSize       Size     `yaml:"part_size"`
+	Redirect       bool     `yaml:"redirect"`
+	RedirectExpiry Duration `yaml:"redirect_expiry"`
+}
+
+// CacheConfig is the directory in front of a bucket.
+type CacheConfig struct {
+	Dir     Path `yaml:"dir"`
+	MaxSize Size `yaml:"max_size"`
+}
+
+// UpstreamConfig is an OCI registry that a node pulls from.
+type UpstreamConfig struct {
+	URLs                 []URL    `yaml:"urls"`
+	TagTTL               Duration `yaml:"tag_ttl"`
+	StaleWhileRevalidate Duration `yaml:"stale_while_revalidate"`
+	MaxStale             Duration `yaml:"max_stale"`
+	NegativeTTL          Duration `yaml:"negative_ttl"`
+	Username             string   `yaml:"username"`
+	Password             Secret   `yaml:"password"`
+	DockerConfig         Path     `yaml:"docker_config"`
+	TokenHosts           []string `yaml:"token_hosts"`
+	CA                   Path     `yaml:"ca"`
+	Cert                 Path     `yaml:"cert"`
+	Key                  Path     `yaml:"key"`
+	MaxConcurrent        int      `yaml:"max_concurrent"`
+	Bandwidth            Rate     `yaml:"bandwidth"`
+	ConnectTimeout       Duration `yaml:"connect_timeout"`
+	ResponseTimeout      Duration `yaml:"response_timeout"`
+	StallTimeout         Duration `yaml:"stall_timeout"`
+}
+
+// SetDefaults sets what a file that says nothing means.
+func (c *Config) SetDefaults() {
+	c.Log = LogConfig{Level: "info", Format: "auto", Access: true}
+	c.Admin.Listen = "127.0.0.1:9090"
+}
+
+// SetDefaults sets the defaults of a node.
+func (n *NodeConfig) SetDefaults() {
+	n.Listen = ":5000"
+	n.Store.SetDefaults()
+	n.Memory = 64 << 20
+	n.ShutdownTimeout = Duration(30 * time.Second)
+	n.MaxFills = 256
+}
+
+// SetDefaults sets the defaults of a store.
+func (s *StoreConfig) SetDefaults() { s.HighWatermark, s.LowWatermark = 90, 70 }
+
+// SetDefaults sets the defaults of a bucket.
+func (s *S3Config) SetDefaults() {
+	s.Region = "us-east-1"
+	s.PartSize = 16 << 20
+	s.RedirectExpiry = Duration(15 * time.Minute)
+}
+
+// SetDefaults sets the defaults of an upstream.
+func (u *UpstreamConfig) SetDefaults() {
+	u.TagTTL = Duration(5 * time.Minute)
+	u.StaleWhileRevalidate = Duration(24 * time.Hour)
+	u.NegativeTTL = Duration(10 * time.Second)
+	u.ConnectTimeout = Duration(5 * time.Second)
+	u.ResponseTimeout = Duration(15 * time.Second)
+	u.StallTimeout = Duration(30 * time.Second)
+}
+
+// standaloneConfig is what serve runs without a file: a node for the public
+// registries, with its store in ./data.
+func standaloneConfig() *Config {
+	c, n := new(Config), new(NodeConfig)
+	c.SetDefaults()
+	n.SetDefaults()
+	c.Node = n
+	n.Store.Dir = "data"
+	n.DefaultUpstream = "docker.io"
+	n.Upstreams = map[string]UpstreamConfig{}
+	for _, name := range []string{
+		"docker.io", "registry.k8s.io", "ghcr.io", "quay.io", "gcr.io", "public.ecr.aws", "mcr.microsoft.com",
+	} {
+		var u UpstreamConfig
+		u.SetDefaults()
+		u.fillIn(name)
+		n.Upstreams[name] = u
+	}
+	return c
+}
+
+// fillIn sets the defaults that follow from the upstream's name. Docker Hub is
+// the one whose name is neither its host nor that of its token service.
+func (u *UpstreamConfig) fillIn(name string) {
+	if name == "docker.io" {
+		if u.URLs == nil {
+			u.URLs = []URL{"https://registry-1.docker.io"}
+		}
+		if u.TokenHosts == nil {
+			u.TokenHosts = []string{"auth.docker.io"}
+		}
+	}
+	if u.URLs == nil {
+		u.URLs = []URL{URL("https://" + name)}
+	}
+}
+
+// loadConfig reads the file at path. The error is one line, or
+// yamlconf.Problems with a line for each problem of the file.
+func loadConfig(path string) (*Config, error) {
+	data, err := readSmall(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return parseConfig(path, data, os.LookupEnv, readSmall)
+}
+
+// parseConfig reads and checks a configuration file called name.
+func parseConfig(name string, data []byte, env func(string) (string, bool), readFile func(string) ([]byte, error)) (*Config, error) {
+	c := new(Config)
+	doc := yamlconf.Decode(data, c, yamlconf.Options{
+		Name:     name,
+		Env:      env,
+		ReadFile: readFile,
+		Refused: map[string]string{
+			"origin":     "role origin is not built yet in this version; remove the key",
+			"router":     "role router is not built yet in this version; remove the key",
+			"node.files": "node.files is not built yet in this version; remove the key",
+		},
+	})
+	check{doc, readFile}.config(c)
+	if err := doc.Err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// week is the longest that S3 lets a signed URL live.
+const week = 7 * 24 * time.Hour
+
+// readSmall reads a file of at most a configuration's size: certificates and
+// secrets are smaller yet, and a device file would never end.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, yamlconf.MaxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > yamlconf.MaxSize {
+		return nil, fmt.Errorf("%s is larger than %v", path, Size(yamlconf.MaxSize))
+	}
+	return data, nil
+}
+
+// String says where content is kept.
+func (s StoreConfig) String() string {
+	limited := func(dir Path, size Size) string {
+		if size == 0 {
+			return string(dir)
+		}
+		return fmt.Sprintf("%s (up to %v)", dir, size)
+	}
+	if s.S3 == nil {
+		return limited(s.Dir, s.MaxSize)
+	}
+	return fmt.Sprintf("bucket %s at %s behind %s", s.S3.Bucket, s.S3.Endpoint, limited(s.Cache.Dir, s.Cache.MaxSize))
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"entrepot/cmd/internal/yamlconf"
+)
+
+// check holds the rules of the configuration that its types cannot say: what
+// is needed, what excludes what, and which files must be there. It completes
+// defaults that follow from names.
+type check struct {
+	*yamlconf.Document
+	readFile func(path string) ([]byte, error)
+}
+
+func (c check) config(cfg *Config) {
+	if cfg.Node == nil {
+		if !c.Has("node") && !c.Has("origin") && !c.Has("router") {
+			c.Problemf("", "the file configures no role; add node: with store and upstreams")
+		}
+		return
+	}
+	c.node(cfg.Node)
+	if collide(cfg.Admin.Listen, cfg.Node.Listen) {
+		c.Problemf("node.listen", "node.listen %s and admin.listen %s need different ports", cfg.Node.Listen, cfg.Admin.Listen)
+	}
+}
+
+// collide reports whether two listeners cannot exist side by side.
+func collide(a, b Address) bool {
+	hostA, portA, _ := net.SplitHostPort(string(a))
+	hostB, portB, _ := net.SplitHostPort(string(b))
+	return portA == portB && portA != "0" && (hostA == hostB || hostA == "" || hostB == "")
+}
+
+func (c check) node(n *NodeConfig) {
+	if n.TLS != nil {
+		c.pair("node.tls", n.TLS.Cert, n.TLS.Key)
+	}
+	c.store("node.store", &n.Store)
+	c.atLeast("node.max_fills", n.MaxFills, 1)
+	if len(n.Upstreams) == 0 {
+		c.Problemf("node.upstreams", "node.upstreams is missing; name at least one registry, such as docker.io: {}")
+	}
+	names := slices.Sorted(maps.Keys(n.Upstreams))
+	for _, name := range names {
+		u := n.Upstreams[name]
+		c.upstream(name, &u)
+		n.Upstreams[name] = u
+	}
+	if _, ok := n.Upstreams[n.DefaultUpstream]; !ok && n.DefaultUpstream != "" {
+		c.Problemf("node.default_upstream", "node.default_upstream: %q is not one of node.upstreams: %s", n.DefaultUpstream, strings.Join(names, ", "))
+	}
+}
+
+func (c check) store(path string, s *StoreConfig) {
+	switch {
+	case s.Dir == "" && s.S3 == nil:
+		c.Problemf(path, "%s needs dir (a directory) or s3 (a bucket)", path)
+	case s.Dir != "" && s.S3 != nil:
+		c.Problemf(path, "%s has both dir and s3; keep one (a directory in front of a bucket is %s.cache.dir)", path, path)
+	case s.S3 == nil && s.Cache != nil:
+		c.Problemf(path+".cache", "%s.cache goes with s3 only; the limit of a directory is %s.max_size", path, path)
+	case s.S3 != nil:
+		if s.Cache == nil || s.Cache.Dir == "" {
+			c.Problemf(path, "%s.s3 needs %s.cache.dir, a directory for blobs on their way", path, path)
+		}
+		if c.Has(path + ".max_size") {
+			c.Problemf(path+".max_size", "%s.max_size limits a directory; with s3 set %s.cache.max_size", path, path)
+		}
+		c.s3(path+".s3", s.S3)
+	}
+	if s.LowWatermark >= s.HighWatermark {
+		c.Problemf(path+".high_watermark", "%s: low_watermark (%v) must be below high_watermark (%v)", path, s.LowWatermark, s.HighWatermark)
+	}
+}
+
+func (c check) s3(path string, s *S3Config) {
+	if s.Endpoint == "" {
+		c.Problemf(path+".endpoint", "%s.endpoint is missing; write the URL of the S3 service", path)
+	}
+	if s.Bucket == "" {
+		c.Problemf(path+".bucket", "%s.bucket is missing", path)
+	}
+	if (s.AccessKey == "") != (s.SecretKey == "") {
+		c.Problemf(path, "%s needs access_key and secret_key together, or neither", path)
+	}
+	if strings.HasPrefix(s.Prefix, "/") || slices.Contains(strings.Split(s.Prefix, "/"), "..") {
+		c.Problemf(path+".prefix", `%s.prefix must not begin with / or hold ".."`, path)
+	}
+	if s.PartSize < 5<<20 || s.PartSize > 5<<30 {
+		c.Problemf(path+".part_size", "%s.part_size is %v; S3 allows 5MiB to 5GiB", path, s.PartSize)
+	}
+	if s.RedirectExpiry <= 0 || s.RedirectExpiry > Duration(week) {
+		c.Problemf(path+".redirect_expiry", "%s.redirect_expiry is %v; S3 allows more than 0s, up to 7d", path, s.RedirectExpiry)
+	}
+}
+
+func (c check) upstream(name string, u *UpstreamConfig) {
+	path := "node.upstreams." + name
+	if !isHost(name) {
+		c.Problemf(path, "%q is not a name for an upstream; write a host in lower case, such as docker.io", name)
+		return
+	}
+	if u.URLs != nil && len(u.URLs) == 0 {
+		c.Problemf(path+".urls", "%s.urls is empty; write at least one URL, or remove the key for https://%s", path, name)
+	}
+	u.fillIn(name)
+	for i, host := range u.TokenHosts {
+		if !isHost(host) {
+			c.Problemf(fmt.Sprintf("%s.token_hosts[%d]", path, i), "%s.token_hosts: %q is not a host; write it without scheme and path, such as auth.example.org", path, host)
+		}
+	}
+	switch {
+	case (u.Username == "") != (u.Password == ""):
+		c.Problemf(path, "%s needs username and password together", path)
+	case u.Username != "" && u.DockerConfig != "":
+		c.Problemf(path+".docker_config", "%s has username and docker_config; keep one", path)
+	}
+	if data := c.file(path+".docker_config", u.DockerConfig); data != nil && !json.Valid(data) {
+		c.Problemf(path+".docker_config", "%s.docker_config: %s is not JSON", path, u.DockerConfig)
+	}
+	if data := c.file(path+".ca", u.CA); data != nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
+		c.Problemf(path+".ca", "%s.ca: %s holds no PEM certificate", path, u.CA)
+	}
+	if u.Cert != "" || u.Key != "" {
+		c.pair(path, u.Cert, u.Key)
+	}
+	c.atLeast(path+".max_concurrent", u.MaxConcurrent, 0)
+	for _, t := range []struct {
+		key   string
+		value Duration
+	}{{"connect_timeout", u.ConnectTimeout}, {"response_timeout", u.ResponseTimeout}, {"stall_timeout", u.StallTimeout}} {
+		if t.value <= 0 {
+			c.Problemf(path+"."+t.key, "%s.%s must be more than 0s", path, t.key)
+		}
+	}
+}
+
+func (c check) atLeast(path string, value, least int) {
+	if value < least {
+		c.Problemf(path, "%s is %d; it must be at least %d", path, value, least)
+	}
+}
+
+// file returns the content of a file the configuration names at path, or nil
+// when it names none or the file cannot be read, which is reported.
+func (c check) file(path string, name Path) []byte {
+	if name == "" {
+		return nil
+	}
+	data, err := c.readFile(string(name))
+	if err != nil {
+		c.Problemf(path, "%s: cannot read %s: %v", path, name, fileReason(err))
+		return nil
+	}
+	return data
+}
+
+// pair checks the keys cert and key below path.
+func (c check) pair(path string, cert, key Path) {
+	if cert == "" || key == "" {
+		c.Problemf(path, "%s needs cert and key together", path)
+		return
+	}
+	certPEM, keyPEM := c.file(path+".cert", cert), c.file(path+".key", key)
+	if certPEM == nil || keyPEM == nil {
+		return
+	}
+	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		c.Problemf(path+".cert", "%s: %s and %s are not a certificate and its key: %v", path, cert, key, err)
+	}
+}
+
+// isHost reports whether s is a host in lower case with an optional port.
+func isHost(s string) bool {
+	m := regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?(?::([0-9]{1,5}))?$`).FindStringSubmatch(s)
+	if m == nil || m[2] == "" {
+		return m != nil
+	}
+	port, _ := strconv.Atoi(m[2])
+	return port > 0 && port <= 65535
+}
+
+// fileReason is why a file could not be read, without its name.
+func fileReason(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}

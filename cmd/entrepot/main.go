@@ -1,0 +1,73 @@
+// Command entrepot serves container images and binaries near everyone, by the
+// same names as at their origin, verified. See docs/ARCHITECTURE.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
+
+// rootCommand is the table of contents: one file a subcommand.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "entrepot",
+		Short:         "The same artifacts, by the same names, verified, near everyone",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(
+		configCommand(),
+		versionCommand(),
+	)
+	return root
+}
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1 // the command was understood and could not be done
+	exitUsage  = 2 // the command was not understood
+)
+
+// run executes a command line, tells its error on stderr, and returns the exit
+// status.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	var failed failure
+	if errors.As(err, &failed) {
+		fmt.Fprintf(stderr, "entrepot: %v\n", err)
+		return exitFailed
+	}
+	// Every other error is cobra's own, about the command line.
+	fmt.Fprintf(stderr, "entrepot: %v; see entrepot --help\n", err)
+	return exitUsage
+}
+
+// failure is an error of a command that was used rightly.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+// runs makes a command's function mark its errors as failures.
+func runs(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := do(cmd, args); err != nil {
+			return failure{err}
+		}
+		return nil
+	}
+}
