@@ -1,0 +1,66 @@
+# entrepot: the few commands of the project.
+#
+#   make run     a node, an origin and a router on this machine, data in ./data
+#   make test    everything, against real clients and real servers
+#   make lint    formatting and static analysis
+#
+# Programs that tests need are built from pinned Go modules into .tools, once.
+
+SHELL      := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+GO         ?= go
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS    := -s -w -X main.version=$(VERSION)
+GOLANGCI   := v2.15.0
+LINTER     := .tools/bin/golangci-lint-$(GOLANGCI)
+FUZZTIME   ?= 20s
+# Packages that need no server of their own.
+UNIT        = $(shell $(GO) list ./... | grep -v '/e2e')
+
+.PHONY: run build test unit e2e lint bench fuzz tools clean
+
+run: build
+	bin/entrepot serve
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/entrepot ./cmd/entrepot
+
+test: unit e2e
+
+unit:
+	$(GO) test -race -shuffle=on -p 2 -timeout 10m $(UNIT)
+
+# After the others and one package at a time: these start servers, and two
+# cores are soon busy.
+e2e: tools
+	$(GO) test -p 1 -timeout 20m ./e2e/...
+
+lint: $(LINTER)
+	$(GO) vet ./...
+	$(LINTER) run ./...
+
+bench: tools
+	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m ./...
+
+# Every fuzz target for FUZZTIME, on top of the seeds that `make test` runs.
+fuzz:
+	for pkg in $(UNIT); do \
+		for target in $$($(GO) test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+		done; \
+	done
+
+# Built one after the other, here and not in the middle of a test.
+tools:
+	$(GO) run ./e2e/testenv/cmd/tools
+
+$(LINTER):
+	@echo "building golangci-lint $(GOLANGCI) (once, a few minutes)"
+	GOBIN=$(CURDIR)/.tools/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	mv .tools/bin/golangci-lint $@
+
+clean:
+	rm -rf bin data .tools
