@@ -1,6 +1,6 @@
 # entrepot: the few commands of the project.
 #
-#   make run     a node, an origin and a router on this machine, data in ./data
+#   make run     a mirror on this machine, with its store in ./data
 #   make test    everything, against real clients and real servers
 #   make lint    formatting and static analysis
 #
@@ -29,7 +29,7 @@ build:
 
 test: unit e2e
 
-unit:
+unit: tools
 	$(GO) test -race -shuffle=on -p 2 -timeout 10m $(UNIT)
 
 # After the others and one package at a time: these start servers, and two
