@@ -1,0 +1,66 @@
+package blobstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Permissions of what a Dir makes: blobs may be private, so that others than
+// the owner are kept out.
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+)
+
+// noSpace adds ErrNoSpace to an error of a full disk or quota.
+func noSpace(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// syncDir makes the names in a directory survive a crash.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// mkdirDurable makes a directory and its missing parents, such that they
+// survive a crash.
+func mkdirDurable(path string) error {
+	err := os.Mkdir(path, dirMode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := mkdirDurable(filepath.Dir(path)); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, dirMode)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// renameDurable moves a file, whose content is synced already, to its place,
+// making the place's directory. After it, the file is there whatever crashes.
+func renameDurable(from, to string) error {
+	dir := filepath.Dir(to)
+	if err := mkdirDurable(dir); err != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}

@@ -1,0 +1,99 @@
+package blobstore
+
+import "fmt"
+
+// reserve accounts for n bytes that are about to be written to the spool, and
+// makes room for them when they would pass MaxSize. Errors: ErrNoSpace.
+func (d *Dir) reserve(n int64) error {
+	d.spool.bytes.Add(n)
+	used := d.used.Add(n)
+	if d.cfg.MaxSize == 0 || used <= d.high {
+		return nil
+	}
+	d.wakeEvictor()
+	if used <= d.cfg.MaxSize {
+		return nil
+	}
+	// One at a time, so that of two writers of whom only one fits, one gets
+	// the room that the other gives back.
+	d.evicting.Lock()
+	defer d.evicting.Unlock()
+	for d.used.Load() > d.cfg.MaxSize {
+		if _, ok := d.evictOne(); !ok {
+			d.release(n)
+			return fmt.Errorf("%w: the limit is %d bytes, and all that is left is in use", ErrNoSpace, d.cfg.MaxSize)
+		}
+	}
+	return nil
+}
+
+// release gives back what reserve took.
+func (d *Dir) release(n int64) {
+	d.spool.bytes.Add(-n)
+	d.used.Add(-n)
+}
+
+// wakeEvictor has the evictor look, if the store is above its high watermark.
+func (d *Dir) wakeEvictor() {
+	if d.cfg.MaxSize == 0 || d.used.Load() <= d.high {
+		return
+	}
+	select {
+	case d.wake <- struct{}{}:
+	default: // it is about to look anyway
+	}
+}
+
+// runEvictor evicts whenever it is woken, until the store is closed.
+func (d *Dir) runEvictor() {
+	for {
+		select {
+		case <-d.stop:
+			return
+		case <-d.wake:
+			d.evictToLow()
+		}
+	}
+}
+
+func (d *Dir) evictToLow() {
+	var count, bytes int64
+	for d.used.Load() > d.low && !d.closed.Load() {
+		d.evicting.Lock()
+		size, ok := d.evictOne()
+		d.evicting.Unlock()
+		if !ok {
+			break
+		}
+		count, bytes = count+1, bytes+size
+	}
+	if count > 0 {
+		d.log.Info("evicted least recently used", "count", count, "bytes", bytes,
+			"used", d.used.Load(), "max_size", d.cfg.MaxSize)
+	}
+}
+
+// evictOne evicts the blob or idle partial that was used longest ago, and
+// tells how many bytes it had. It returns false when everything is in use.
+// d.evicting is held.
+func (d *Dir) evictOne() (size int64, ok bool) {
+	for !ok {
+		e, blobUsed := d.index.victim()
+		raw, partialUsed := d.spool.oldestIdle()
+		// Unless ok, the victim was opened or removed since it was picked:
+		// pick again.
+		switch {
+		case e == nil && raw == "":
+			return 0, false
+		case raw != "" && (e == nil || partialUsed.Before(blobUsed)):
+			if size, ok = d.spool.removeIdle(raw); ok {
+				d.release(size)
+			}
+		default:
+			size, ok = e.size, d.remove(e, true)
+		}
+	}
+	d.evicted.count.Add(1)
+	d.evicted.bytes.Add(size)
+	return size, true
+}

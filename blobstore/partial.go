@@ -1,0 +1,231 @@
+package blobstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// ErrPartialOpen says that the partial of a digest is open already: only one
+// may write it.
+var ErrPartialOpen = errors.New("partial is open already")
+
+// Partial is a blob on its way into a [Dir]: bytes from its start, which
+// others may read while more are written, and which are kept, when it is
+// closed early or the process dies, for whoever goes on with it.
+//
+// One goroutine uses it at a time; Size and OpenReader are for all.
+type Partial struct {
+	dir    *Dir
+	digest digest.Digest
+	sum    sum
+	hash   hash.Hash
+	hashed int64 // bytes of the file, from its start, that hash has taken in
+	size   atomic.Int64
+
+	mu        sync.Mutex // guards what follows against OpenReader
+	file      *os.File
+	closed    bool
+	committed bool
+}
+
+// Partial opens the partial of a digest, new or with the bytes that an earlier
+// one left: Size tells how many. They are hashed again, because a crash may
+// have damaged them, but only at the first Write or Verify.
+// Errors: ErrInvalidDigest, ErrPartialOpen, ErrNoSpace.
+func (d *Dir) Partial(ctx context.Context, dgst digest.Digest) (*Partial, error) {
+	s, err := parseDigest(dgst)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(ctx.Err(), d.writable()); err != nil {
+		return nil, fmt.Errorf("opening the partial of %s: %w", dgst, err)
+	}
+	file, size, added, err := d.spool.open(string(s.bytes()))
+	if err != nil {
+		return nil, fmt.Errorf("opening the partial of %s: %w", dgst, err)
+	}
+	d.release(-added)
+	p := &Partial{dir: d, digest: dgst, sum: s, hash: s.newHash(), file: file}
+	p.size.Store(size)
+	return p, nil
+}
+
+// Size is how many bytes are there.
+func (p *Partial) Size() int64 { return p.size.Load() }
+
+// Write appends b. The bytes it counts are there also when it returns an
+// error. Errors: ErrNoSpace.
+func (p *Partial) Write(b []byte) (int, error) {
+	if err := p.catchUp(); err != nil {
+		return 0, err
+	}
+	n, err := p.dir.append(p.file, p.hash, b)
+	p.hashed += int64(n)
+	p.size.Add(int64(n))
+	if err != nil {
+		return n, fmt.Errorf("writing the partial of %s at %d: %w", p.digest, p.Size(), err)
+	}
+	return n, nil
+}
+
+// catchUp hashes the bytes that an earlier Partial wrote.
+func (p *Partial) catchUp() error {
+	if p.closed {
+		return p.errClosed()
+	}
+	missing := p.Size() - p.hashed
+	if missing == 0 {
+		return nil
+	}
+	buffer := p.dir.buffer()
+	defer p.dir.buffers.Put(buffer)
+	n, err := io.CopyBuffer(p.hash, io.NewSectionReader(p.file, p.hashed, missing), *buffer)
+	p.hashed += n
+	if err == nil && n < missing {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("reading the partial of %s at %d: %w", p.digest, p.hashed, err)
+	}
+	return nil
+}
+
+// OpenReader opens the file at its start, for reading what is there, which
+// Size tells, while more comes. It can be read to its end whatever becomes of
+// the partial. After Commit, it opens the blob. Errors: ErrNotExist, when the
+// blob was evicted since; fs.ErrClosed after Close and Discard.
+func (p *Partial) OpenReader() (*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed && !p.committed {
+		return nil, p.errClosed()
+	}
+	path := p.file.Name()
+	if p.committed {
+		path = p.dir.blobFile(p.digest)
+	}
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && !p.committed {
+		// Commit has moved it, and is not done yet.
+		file, err = os.Open(p.dir.blobFile(p.digest))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, absent(p.digest) // evicted or deleted since
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the partial of %s to read: %w", p.digest, err)
+	}
+	return file, nil
+}
+
+// Verify says whether the bytes have the digest. They are not synced to the
+// disk yet, so that readers can be given the last ones before Commit.
+// Errors: ErrDigestMismatch.
+func (p *Partial) Verify() error {
+	if err := p.catchUp(); err != nil {
+		return err
+	}
+	if err := matches(&p.sum, p.hash, p.Size()); err != nil {
+		return fmt.Errorf("verifying the partial of %s: %w", p.digest, err)
+	}
+	return nil
+}
+
+// Commit verifies the bytes and stores them as the blob; that it is stored
+// already is no error. The partial is then closed; after an error, it is still
+// open. Errors: ErrDigestMismatch, ErrNoSpace.
+func (p *Partial) Commit(ctx context.Context) error {
+	if err := p.Verify(); err != nil {
+		return err
+	}
+	if err := errors.Join(ctx.Err(), p.dir.writable()); err != nil {
+		return fmt.Errorf("committing blob %s: %w", p.digest, err)
+	}
+	if err := p.dir.commit(&p.sum, p.file, p.Size()); err != nil {
+		return fmt.Errorf("committing blob %s: %w", p.digest, err)
+	}
+	_ = p.finish(true) // synced, nothing to lose
+	p.dir.spool.forget(p.key())
+	return nil
+}
+
+// Reset starts over at byte 0, in a new file: who reads the old one reads on.
+func (p *Partial) Reset() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return p.errClosed()
+	}
+	path := p.file.Name()
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("resetting the partial of %s: %w", p.digest, err)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, fileMode)
+	if err != nil {
+		return fmt.Errorf("resetting the partial of %s: %w", p.digest, noSpace(err))
+	}
+	_ = p.file.Close() // removed, nothing to lose
+	p.file = file
+	p.dir.release(p.size.Swap(0))
+	p.hash.Reset()
+	p.hashed = 0
+	return nil
+}
+
+// Close closes the partial, and keeps its bytes for a later one until they are
+// evicted or, when the store is opened, too old. Closing it again, or after
+// Commit or Discard, does nothing.
+func (p *Partial) Close() error {
+	if p.closed {
+		return nil
+	}
+	if p.Size() == 0 {
+		return p.Discard()
+	}
+	err := p.finish(false)
+	p.dir.spool.close(p.key(), p.Size(), p.dir.cfg.Now())
+	p.dir.wakeEvictor() // it may be evicted now
+	if err != nil {
+		return fmt.Errorf("closing the partial of %s: %w", p.digest, noSpace(err))
+	}
+	return nil
+}
+
+// Discard closes the partial and removes its bytes. Discarding it again, or
+// after Commit or Close, does nothing.
+func (p *Partial) Discard() error {
+	if p.closed {
+		return nil
+	}
+	err := os.Remove(p.file.Name())
+	_ = p.finish(false) // removed, nothing to lose
+	p.dir.spool.forget(p.key())
+	p.dir.release(p.Size())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("discarding the partial of %s: %w", p.digest, err)
+	}
+	return nil
+}
+
+// finish closes the file; new readers come only after a commit.
+func (p *Partial) finish(committed bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed, p.committed = true, committed
+	return p.file.Close()
+}
+
+func (p *Partial) key() string { return string(p.sum.bytes()) }
+
+func (p *Partial) errClosed() error {
+	return fmt.Errorf("partial of %s: %w", p.digest, fs.ErrClosed)
+}
