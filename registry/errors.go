@@ -1,7 +1,12 @@
 package registry
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
@@ -26,3 +31,69 @@ func Errorf(code errcode.ErrorCode, format string, args ...any) *Error {
 func (e *Error) Error() string { return e.Message }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// statusClientGone is how logs call a request whose client left before the
+// answer (nginx's number; it is never sent).
+const statusClientGone = 499
+
+// fail answers with an error. The headers must not have gone out yet.
+func (x *exchange) fail(err error) {
+	x.obs.Err = err
+	if errors.Is(x.r.Context().Err(), context.Canceled) {
+		// A client that only closed its sending side must not take an empty
+		// 200 for the answer: the connection is cut.
+		x.obs.Status, x.cut = statusClientGone, true
+		return
+	}
+	x.identify()
+	var told *Error
+	if !errors.As(err, &told) {
+		x.logger.ErrorContext(x.r.Context(), "request failed",
+			slog.String("id", x.obs.ID), slog.String("path", x.obs.Path), slog.Any("error", err))
+		told = &Error{
+			Code:    errcode.ErrorCodeUnknown,
+			Message: "internal error: the log of this registry has the reason under request id " + x.obs.ID,
+		}
+	}
+	if told.RetryAfter > 0 {
+		seconds := (told.RetryAfter + time.Second - 1) / time.Second
+		x.header["Retry-After"] = []string{strconv.FormatInt(int64(seconds), 10)}
+	}
+	x.header["Cache-Control"] = x.values.noStore
+	x.header["X-Content-Type-Options"] = x.values.nosniff
+	x.document(told.status(), x.values.json, told.body())
+}
+
+func (e *Error) status() int {
+	if e.Status >= 400 && e.Status <= 599 {
+		return e.Status
+	}
+	return e.Code.Descriptor().HTTPStatusCode
+}
+
+// body is the error as JSON (OCI Distribution v1.1, "Error Codes").
+func (e *Error) body() []byte {
+	message := e.Message
+	if message == "" {
+		message = e.Code.Message()
+	}
+	b, err := json.Marshal(errcode.Errors{e.Code.WithMessage(message)})
+	if err != nil { // a string always has a JSON form
+		return []byte(`{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}`)
+	}
+	return b
+}
+
+// abort ends a response that was begun and cannot be completed: more bytes
+// would be taken for content, so the connection is cut.
+func (x *exchange) abort(err error) {
+	x.cut = true
+	x.obs.Err = err
+	if x.body.writeErr != nil || x.r.Context().Err() != nil {
+		return // the client left, which is no news
+	}
+	x.identify()
+	x.logger.WarnContext(x.r.Context(), "transfer cut",
+		slog.String("id", x.obs.ID), slog.String("path", x.obs.Path),
+		slog.Int64("sent", x.body.written), slog.Any("error", err))
+}

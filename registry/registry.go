@@ -49,7 +49,8 @@ type Request struct {
 	ArtifactType string // KindReferrers: filter, empty for all
 }
 
-// Backend answers requests. Its methods may return an error made with
+// Backend answers requests. A Request is lent to it: it is used again once the
+// response is complete, and what outlives that takes a copy. Its methods may return an error made with
 // [Errorf], whose code, status and Retry-After are sent to the client; any
 // other error is a 500 whose text is logged and not sent. When an answer needs
 // a name of the request's repository that is known to be absent, the code says
@@ -67,16 +68,20 @@ type Backend interface {
 
 // Blob is the answer to a blob request.
 type Blob struct {
-	Digest    digest.Digest
-	Size      int64     // bytes; negative when unknown, then no range can be served
-	MediaType string    // "" means application/octet-stream
-	Modified  time.Time // zero when unknown
-	Content   Content   // nil for HEAD, and with Redirect
-	Redirect  string    // when set, the client is sent (307) to this URL
+	Digest    digest.Digest // the one asked for
+	Size      int64         // bytes; negative when unknown, then no range can be served
+	MediaType string        // "" means application/octet-stream
+	Modified  time.Time     // zero when unknown
+	Content   Content       // nil for HEAD, and with Redirect
+	Redirect  string        // when set, the client is sent (307) to this URL
 }
 
 // Content is the bytes of a blob, some of which may still be on their way.
 // It is used by one goroutine.
+//
+// A Content may have a method Ready(offset, length int64) bool, which says that
+// WriteRange of these bytes will not wait. Where it is missing or false, the
+// response's headers are sent ahead of the content, on their own.
 type Content interface {
 	// WriteRange writes length bytes from offset to w, waiting for those that
 	// are not there yet; a negative length means to the end. Where w can take a

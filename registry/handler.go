@@ -1,0 +1,246 @@
+package registry
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+)
+
+// DefaultWriteTimeout is how long a client has for every 4 MiB of a body,
+// unless configured.
+const DefaultWriteTimeout = 5 * time.Minute
+
+// Config configures a [Handler].
+type Config struct {
+	// Backend answers the requests.
+	Backend Backend
+	// Logger is told what a client is not: the text of unexpected errors, and
+	// transfers that had to be cut. Nil discards it.
+	Logger *slog.Logger
+	// Done, when set, is called once at the end of every request. The
+	// Observation is valid during the call only.
+	Done func(*Observation)
+	// Name is this cache's name in Cache-Status (RFC 9211); "" means "entrepot".
+	Name string
+	// WriteTimeout is how long a client may take for every 4 MiB of a body
+	// before it is cut off; 0 means [DefaultWriteTimeout], negative no limit.
+	// Bodies of 64 KiB and less are left to the server's own timeouts.
+	WriteTimeout time.Duration
+}
+
+// Observation is what became of a request, for access logs and metrics.
+type Observation struct {
+	Request  *Request      // as far as it was understood; never nil
+	Method   string        // as sent
+	Path     string        // decoded, without the query
+	Client   string        // address and port
+	Status   int           // as sent; 499 when the client was gone before
+	Bytes    int64         // of the body, sent
+	Cache    CacheStatus   // as the backend said
+	Start    time.Time     // when the request reached the handler
+	Duration time.Duration // from Start to the last byte handed to the connection
+	ID       string        // as sent in X-Request-Id
+	Err      error         // why the request failed or was cut; nil when all was well
+}
+
+// Handler is the read side of the API: /v2/ and everything below. It is safe
+// for concurrent use.
+type Handler struct {
+	backend      Backend
+	logger       *slog.Logger
+	done         func(*Observation)
+	writeTimeout time.Duration
+	cache        *cacheHeaders
+	values       *headerValues
+	exchanges    sync.Pool // of *exchange
+	buffers      sync.Pool // of *[copyBuffer]byte
+}
+
+// headerValues are the header values that never change, ready to be put into a
+// response's header. They are shared: nothing writes to them.
+type headerValues struct {
+	nosniff, immutable, revalidate, noStore []string
+	octetStream, json, index, bytes         []string
+	api, allow, artifactType                []string
+}
+
+// NewHandler makes a Handler. cfg.Backend must be set.
+func NewHandler(cfg Config) *Handler {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Name == "" {
+		cfg.Name = "entrepot"
+	}
+	if cfg.WriteTimeout == 0 {
+		cfg.WriteTimeout = DefaultWriteTimeout
+	}
+	h := &Handler{
+		backend:      cfg.Backend,
+		logger:       cfg.Logger,
+		done:         cfg.Done,
+		writeTimeout: cfg.WriteTimeout,
+		cache:        newCacheHeaders(cfg.Name),
+		values: &headerValues{
+			nosniff: []string{"nosniff"},
+			// Without "public", a shared cache keeps no answer to a request
+			// that carried credentials (RFC 9111, section 3.5).
+			immutable: []string{"max-age=31536000, immutable"},
+			// Names move: a cache may keep the answer, and asks each time
+			// whether it still holds, which the entity tag makes cheap.
+			revalidate:   []string{"no-cache"},
+			noStore:      []string{"no-store"},
+			octetStream:  []string{"application/octet-stream"},
+			json:         []string{"application/json"},
+			index:        []string{"application/vnd.oci.image.index.v1+json"},
+			bytes:        []string{"bytes"},
+			api:          []string{"registry/2.0"},
+			allow:        []string{"GET, HEAD"},
+			artifactType: []string{"artifactType"},
+		},
+	}
+	h.exchanges.New = func() any { return &exchange{Handler: h} }
+	h.buffers.New = func() any { return new([copyBuffer]byte) }
+	return h
+}
+
+// ServeHTTP implements http.Handler. It panics with [http.ErrAbortHandler],
+// which net/http turns into a cut connection, when a response cannot be
+// completed as it was begun.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := h.exchanges.Get().(*exchange)
+	x.begin(w, r)
+	defer x.end()
+	x.serve()
+	x.returned = true
+}
+
+// exchange is one request and its response, reused from a pool so that the
+// happy path allocates nothing of its own.
+type exchange struct {
+	*Handler
+	w      http.ResponseWriter
+	r      *http.Request
+	header http.Header // of w
+
+	req    Request
+	obs    Observation
+	body   body
+	ranges [1]byteRange // the usual number
+
+	returned bool // serve ended by itself, without a panic
+	cut      bool // the connection is to be cut
+}
+
+func (x *exchange) begin(w http.ResponseWriter, r *http.Request) {
+	x.w, x.r, x.header = w, r, w.Header()
+	x.obs = Observation{
+		Request: &x.req,
+		Method:  r.Method,
+		Path:    r.URL.Path,
+		Client:  r.RemoteAddr,
+	}
+	if x.done != nil {
+		x.obs.Start = time.Now()
+		x.identify()
+	}
+}
+
+// end tells what became of the request and gives x back.
+func (x *exchange) end() {
+	if !x.returned && x.obs.Status == 0 {
+		x.obs.Status = http.StatusInternalServerError // what net/http makes of a panic
+	}
+	if x.done != nil {
+		x.obs.Duration = time.Since(x.obs.Start)
+		x.done(&x.obs)
+	}
+	if !x.returned {
+		return // a panic goes on: what it left is not used again
+	}
+	cut, h := x.cut, x.Handler
+	*x = exchange{Handler: h}
+	h.exchanges.Put(x)
+	if cut {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (x *exchange) serve() {
+	var err error
+	x.req, err = ParseRequest(x.r)
+	if x.req.Namespace != "" {
+		x.header["Oci-Namespace"] = []string{x.req.Namespace}
+	}
+	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
+		x.header["Allow"] = x.values.allow
+		x.fail(Errorf(errcode.ErrorCodeUnsupported,
+			"%s is not supported: this registry is read-only here, with GET and HEAD; push to the registry it mirrors", quote(x.r.Method)))
+		return
+	}
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	switch x.req.Kind {
+	case KindManifest:
+		x.manifest()
+	case KindBlob:
+		x.blob()
+	case KindTags:
+		x.tags()
+	case KindReferrers:
+		x.referrers()
+	default:
+		x.header["Docker-Distribution-Api-Version"] = x.values.api
+		x.header["X-Content-Type-Options"] = x.values.nosniff
+		x.document(http.StatusOK, x.values.json, []byte("{}"))
+	}
+}
+
+// cacheStatus notes where the answer came from, and tells the client.
+func (x *exchange) cacheStatus(cs *CacheStatus) {
+	x.obs.Cache = *cs
+	x.cache.set(x.header, cs)
+}
+
+// document sends a whole body that is at hand.
+func (x *exchange) document(status int, contentType []string, content []byte) {
+	x.header["Content-Type"] = contentType
+	x.header["Content-Length"] = []string{strconv.Itoa(len(content))}
+	x.write(status, content)
+}
+
+// write sends the headers, and for a GET the content.
+func (x *exchange) write(status int, content []byte) {
+	x.obs.Status = status
+	x.w.WriteHeader(status)
+	if x.r.Method == http.MethodHead || len(content) == 0 {
+		return
+	}
+	n, err := x.w.Write(content)
+	x.obs.Bytes = int64(n)
+	if err != nil && x.obs.Err == nil {
+		x.obs.Err = err
+	}
+}
+
+// identify gives the request an id of its own: one that a client sends could
+// be made to look like another's in a log.
+func (x *exchange) identify() {
+	if x.obs.ID != "" {
+		return
+	}
+	const digits = "0123456789abcdef"
+	var id [16]byte
+	for i, n := 0, rand.Uint64(); i < len(id); i, n = i+1, n>>4 { //nolint:gosec // names a request, keeps no secret
+		id[i] = digits[n&15]
+	}
+	x.obs.ID = string(id[:])
+	x.header["X-Request-Id"] = []string{x.obs.ID}
+}
