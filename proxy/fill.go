@@ -318,7 +318,6 @@ type fillReader struct {
 	fromStart  bool // the client was sent everything from byte 0 to next
 	generation int
 	file       *os.File
-	stored     *blobstore.File // when set, file is its
 	direct     *direct
 	closed     bool
 }
@@ -426,14 +425,9 @@ func (r *fillReader) writeSome(ctx context.Context, w io.Writer, offset, length 
 func (r *fillReader) openSpool() error {
 	f := r.fill
 	f.mu.Lock()
-	generation, verified := f.generation, f.verified
+	generation := f.generation
 	file, err := f.partial.OpenReader()
 	f.mu.Unlock()
-	if err != nil && verified { // committed meanwhile
-		if r.stored, err = f.set.local.OpenFile(f.digest); err == nil {
-			file = r.stored.File
-		}
-	}
 	if err != nil {
 		return fmt.Errorf("opening the spool of %s: %w", f.digest, err)
 	}
@@ -490,10 +484,7 @@ func (r *fillReader) Close() error {
 	if r.direct != nil {
 		_ = r.direct.Close()
 	}
-	switch {
-	case r.stored != nil:
-		_ = r.stored.Close()
-	case r.file != nil:
+	if r.file != nil {
 		_ = r.file.Close()
 	}
 	r.fill.leave()
