@@ -39,11 +39,11 @@ type Process struct {
 	t      testing.TB
 	config ProcessConfig
 	log    string // file: what every run of the process said
-	run    *run
+	life   *life
 }
 
-// run is the process from a start to its end.
-type run struct {
+// life is the process from a start to its end.
+type life struct {
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process is gone
 
@@ -92,18 +92,18 @@ func (p *Process) start() {
 	if err := cmd.Start(); err != nil {
 		p.t.Fatalf("starting %s: %v", p.config.Name, err)
 	}
-	r := &run{cmd: cmd, ended: make(chan struct{})}
-	p.run = r
+	l := &life{cmd: cmd, ended: make(chan struct{})}
+	p.life = l
 	go func() {
 		err := cmd.Wait()
-		r.mu.Lock()
-		r.exitErr = err
-		byItself := !r.ending
-		r.mu.Unlock()
+		l.mu.Lock()
+		l.exitErr = err
+		byItself := !l.ending
+		l.mu.Unlock()
 		if byItself {
 			p.t.Errorf("%s ended by itself: %v", p.config.Name, cmd.ProcessState)
 		}
-		close(r.ended) // Stop, which ends every test, waits for this
+		close(l.ended) // Stop, which ends every test, waits for this
 	}()
 	if err := p.awaitReady(); err != nil {
 		p.t.Fatalf("starting %s: %v", p.config.Name, err)
@@ -125,7 +125,7 @@ func (p *Process) awaitReady() error {
 		}
 		select {
 		case <-tick.C:
-		case <-p.run.ended:
+		case <-p.life.ended:
 			return errors.New("it ended before it was ready")
 		case <-ctx.Done():
 			return fmt.Errorf("not ready after %v: %w", p.config.ReadyTimeout, err)
@@ -146,30 +146,30 @@ func (p *Process) Kill() { p.end(syscall.SIGKILL) }
 
 func (p *Process) end(signal syscall.Signal) {
 	p.t.Helper()
-	r := p.run
-	if r == nil {
+	l := p.life
+	if l == nil {
 		return // it never started
 	}
-	r.mu.Lock()
-	r.ending = true
-	r.mu.Unlock()
+	l.mu.Lock()
+	l.ending = true
+	l.mu.Unlock()
 	select {
-	case <-r.ended:
+	case <-l.ended:
 		return
 	default:
 	}
 	// An error means that it is gone already, which is what is wanted.
-	_ = r.cmd.Process.Signal(signal)
+	_ = l.cmd.Process.Signal(signal)
 	timer := time.NewTimer(stopTimeout)
 	defer timer.Stop()
 	select {
-	case <-r.ended:
+	case <-l.ended:
 	case <-timer.C:
 		p.t.Errorf("%s did not end within %v of %v", p.config.Name, stopTimeout, signal)
-		_ = r.cmd.Process.Kill()
-		<-r.ended
+		_ = l.cmd.Process.Kill()
+		<-l.ended
 	}
-	_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL) // ESRCH: no child outlived it
+	_ = syscall.Kill(-l.cmd.Process.Pid, syscall.SIGKILL) // ESRCH: no child outlived it
 }
 
 // Restart stops the process when it runs, and starts it again as it was first
@@ -183,13 +183,13 @@ func (p *Process) Restart() {
 // ExitError says how the last run ended: nil while it runs or after status 0,
 // else an [exec.ExitError].
 func (p *Process) ExitError() error {
-	p.run.mu.Lock()
-	defer p.run.mu.Unlock()
-	return p.run.exitErr
+	p.life.mu.Lock()
+	defer p.life.mu.Unlock()
+	return p.life.exitErr
 }
 
 // PID is the process's id.
-func (p *Process) PID() int { return p.run.cmd.Process.Pid }
+func (p *Process) PID() int { return p.life.cmd.Process.Pid }
 
 // CPU is the processor time, user and system, that the process and its
 // children have spent since it started, in steps of 10 ms.
