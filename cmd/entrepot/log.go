@@ -13,7 +13,7 @@ import (
 // loggers are where serve writes.
 type loggers struct {
 	main   *slog.Logger
-	access *slog.Logger // nil when switched off
+	access slog.Handler // nil when switched off
 	buffer *lineBuffer  // of access; nil when it is not buffered
 }
 
@@ -35,10 +35,10 @@ func newLoggers(cfg LogConfig, w io.Writer) *loggers {
 	switch {
 	case !cfg.Access:
 	case terminal:
-		l.access = l.main
+		l.access = l.main.Handler()
 	default:
 		l.buffer = newLineBuffer(w)
-		l.access = slog.New(handler(l.buffer))
+		l.access = handler(l.buffer)
 	}
 	return l
 }

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"time"
+
+	"entrepot/blobstore"
+	"entrepot/registry"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Label values, by registry.Kind and registry.Outcome.
+var (
+	kindLabels = [...]string{
+		registry.KindBase: "base", registry.KindManifest: "manifest", registry.KindBlob: "blob",
+		registry.KindTags: "tags", registry.KindReferrers: "referrers",
+	}
+	outcomeLabels = [...]string{
+		registry.OutcomeNone: "none", registry.OutcomeHit: "hit", registry.OutcomeMiss: "miss",
+		registry.OutcomeStale: "stale", registry.OutcomeError: "error",
+	}
+)
+
+// noUpstream is the label of requests that reached no upstream's name.
+const noUpstream = "none"
+
+// requestMetrics counts requests. Every series exists from the start, and a
+// request finds its own by index, so that counting costs a few atomic adds.
+// Labels are bounded by the configuration: a client cannot make series.
+type requestMetrics struct {
+	upstreams map[string]*upstreamSeries
+	others    *upstreamSeries // under noUpstream
+	durations [len(kindLabels)][len(outcomeLabels)]prometheus.Observer
+}
+
+type upstreamSeries struct {
+	requests [len(kindLabels)][len(outcomeLabels)]prometheus.Counter
+	bytes    [len(outcomeLabels)]prometheus.Counter
+}
+
+func newRequestMetrics(reg prometheus.Registerer, upstreams []string) *requestMetrics {
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entrepot_requests_total",
+		Help: "Requests of clients, by upstream, what they asked for, and how they were served.",
+	}, []string{"upstream", "kind", "outcome"})
+	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entrepot_response_bytes_total",
+		Help: "Bytes of response bodies sent to clients, by upstream and how they were served.",
+	}, []string{"upstream", "outcome"})
+	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "entrepot_request_duration_seconds",
+		Help:    "Time from a client's request to the end of its response.",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 4, 11), // 0.1 ms to 105 s
+	}, []string{"kind", "outcome"})
+	reg.MustRegister(requests, bytes, durations)
+
+	m := &requestMetrics{upstreams: make(map[string]*upstreamSeries, len(upstreams))}
+	series := func(upstream string) *upstreamSeries {
+		s := new(upstreamSeries)
+		for o, outcome := range outcomeLabels {
+			s.bytes[o] = bytes.WithLabelValues(upstream, outcome)
+			for k, kind := range kindLabels {
+				s.requests[k][o] = requests.WithLabelValues(upstream, kind, outcome)
+			}
+		}
+		return s
+	}
+	for _, name := range upstreams {
+		m.upstreams[name] = series(name)
+	}
+	m.others = series(noUpstream)
+	for k, kind := range kindLabels {
+		for o, outcome := range outcomeLabels {
+			m.durations[k][o] = durations.WithLabelValues(kind, outcome)
+		}
+	}
+	return m
+}
+
+// count takes in one request that sent so many bytes of body.
+func (m *requestMetrics) count(kind registry.Kind, upstream string, outcome registry.Outcome, bytes int64, took time.Duration) {
+	s := m.upstreams[upstream]
+	if s == nil {
+		s = m.others
+	}
+	s.requests[kind][outcome].Inc()
+	s.bytes[outcome].Add(float64(bytes))
+	m.durations[kind][outcome].Observe(took.Seconds())
+}
+
+// storeMetrics tell what the directory and the memory tier hold.
+func storeMetrics(dir *blobstore.Dir) []prometheus.Collector {
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	counter := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
+	}
+	return []prometheus.Collector{
+		gauge("entrepot_store_bytes", "Bytes of blobs in the directory.",
+			func() float64 { return float64(dir.Usage().Bytes) }),
+		gauge("entrepot_store_blobs", "Blobs in the directory.",
+			func() float64 { return float64(dir.Usage().Blobs) }),
+		gauge("entrepot_store_partial_bytes", "Bytes in the directory of blobs that are not whole yet.",
+			func() float64 { return float64(dir.Usage().PartialBytes) }),
+		counter("entrepot_store_evictions_total", "Blobs and partials evicted from the directory.",
+			func() float64 { return float64(dir.Usage().Evictions) }),
+		counter("entrepot_store_evicted_bytes_total", "Bytes evicted from the directory.",
+			func() float64 { return float64(dir.Usage().EvictedBytes) }),
+	}
+}
+
+// buildMetrics tell what runs and how the process does.
+func buildMetrics(v buildVersion) []prometheus.Collector {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "entrepot_build_info", Help: "1, with the version as labels.",
+		ConstLabels: prometheus.Labels{"version": v.Version, "commit": v.Commit, "goversion": v.Go},
+	})
+	info.Set(1)
+	return []prometheus.Collector{
+		info,
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	}
+}
