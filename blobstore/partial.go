@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -191,8 +192,11 @@ func (p *Partial) Close() error {
 	if p.Size() == 0 {
 		return p.Discard()
 	}
-	err := p.finish(false)
-	p.dir.spool.close(p.key(), p.Size(), p.dir.cfg.Now())
+	now := p.dir.cfg.Now()
+	// The next open of the store judges the partial's age by it.
+	err := os.Chtimes(p.file.Name(), time.Time{}, now)
+	err = errors.Join(err, p.finish(false))
+	p.dir.spool.close(p.key(), p.Size(), now)
 	p.dir.wakeEvictor() // it may be evicted now
 	if err != nil {
 		return fmt.Errorf("closing the partial of %s: %w", p.digest, noSpace(err))
