@@ -122,10 +122,16 @@ func manifestOf(mediaType, body string) *Manifest {
 // ask sends a request to a handler, without a connection.
 func ask(t *testing.T, h http.Handler, method, target string, header http.Header) *http.Response {
 	t.Helper()
-	r := httptest.NewRequest(method, target, nil)
+	r := newRequest(method, target)
 	for k, v := range header {
 		r.Header[k] = v
 	}
+	return serve(h, r)
+}
+
+func newRequest(method, target string) *http.Request { return httptest.NewRequest(method, target, nil) }
+
+func serve(h http.Handler, r *http.Request) *http.Response {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w.Result()
