@@ -46,7 +46,7 @@ func logRequest(access slog.Handler, o *registry.Observation, outcome registry.O
 		slog.String("name", o.Request.Repository),
 		slog.String("reference", reference),
 		slog.Int("status", o.Status),
-		slog.String("cache", outcomeLabels[outcome]),
+		slog.String("cache", outcomeLabel(outcome)),
 		slog.Int64("bytes", o.Bytes),
 		slog.Float64("duration", math.Round(o.Duration.Seconds()*1e6)/1e6),
 	}

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"io"
 	"net/http"
 	"net/http/pprof"
 	"sync/atomic"
@@ -15,17 +15,17 @@ import (
 func adminHandler(metrics prometheus.Gatherer, ready *atomic.Bool, version string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "entrepot %s\n\n/metrics\n/healthz\n/readyz\n/debug/pprof/\n", version)
+		say(w, http.StatusOK, "entrepot "+version+"\n\n/metrics\n/healthz\n/readyz\n/debug/pprof/")
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "ok")
+		say(w, http.StatusOK, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !ready.Load() {
-			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			say(w, http.StatusServiceUnavailable, "not ready")
 			return
 		}
-		fmt.Fprintln(w, "ready")
+		say(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -34,4 +34,12 @@ func adminHandler(metrics prometheus.Gatherer, ready *atomic.Bool, version strin
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// say answers in plain text.
+func say(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") // whoever asked is gone then
 }

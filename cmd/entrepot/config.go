@@ -127,9 +127,10 @@ func (u *UpstreamConfig) SetDefaults() {
 	u.TagTTL = Duration(5 * time.Minute)
 	u.StaleWhileRevalidate = Duration(24 * time.Hour)
 	u.NegativeTTL = Duration(10 * time.Second)
+	u.MaxConcurrent = 64
 	u.ConnectTimeout = Duration(5 * time.Second)
-	u.ResponseTimeout = Duration(15 * time.Second)
-	u.StallTimeout = Duration(30 * time.Second)
+	u.ResponseTimeout = Duration(20 * time.Second)
+	u.StallTimeout = Duration(20 * time.Second)
 }
 
 // standaloneConfig is what serve runs without a file: a node for the public

@@ -28,9 +28,9 @@ read or is not YAML, and 2 when the command itself is wrong.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is right: a node on %s for %d upstreams, store %s\n",
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is right: a node on %s for %d upstreams, store %s\n",
 				args[0], cfg.Node.Listen, len(cfg.Node.Upstreams), cfg.Node.Store)
-			return nil
+			return err
 		}),
 	})
 	return group

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"entrepot/cmd/internal/yamlconf"
 )
 
 // documentedKey is a row of the tables in docs/CONFIGURATION.md.
@@ -27,14 +29,14 @@ func TestDocumentationHasEveryKeyWithItsTypeAndDefault(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\| ([^|]*) \\| [^|]+ \\|$").FindAllStringSubmatch(string(text), -1) {
 		documented[m[1]] = documentedKey{m[2], strings.Trim(m[3], "` ")}
 	}
-	real := map[string]documentedKey{}
+	keys := map[string]documentedKey{}
 	cfg := new(Config)
 	cfg.SetDefaults()
-	describe(real, "", reflect.ValueOf(cfg).Elem())
+	describe(keys, "", reflect.ValueOf(cfg).Elem())
 
-	for _, key := range slices.Sorted(maps.Keys(real)) {
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		got, ok := documented[key]
-		switch want := real[key]; {
+		switch want := keys[key]; {
 		case !ok:
 			t.Errorf("no row for %s: | `%s` | %s | `%s` | … |", key, key, want.kind, want.value)
 		case got.kind != want.kind:
@@ -106,7 +108,7 @@ func describe(into map[string]documentedKey, path string, v reflect.Value) {
 // fresh is a value of a type with its defaults.
 func fresh(t reflect.Type) reflect.Value {
 	v := reflect.New(t)
-	if d, ok := v.Interface().(interface{ SetDefaults() }); ok {
+	if d, ok := reflect.TypeAssert[yamlconf.Defaulter](v); ok {
 		d.SetDefaults()
 	}
 	return v.Elem()

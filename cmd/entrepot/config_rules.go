@@ -91,14 +91,17 @@ func (c check) s3(path string, s *S3Config) {
 	if s.Endpoint == "" {
 		c.Problemf(path+".endpoint", "%s.endpoint is missing; write the URL of the S3 service", path)
 	}
+	if strings.Trim(s.Endpoint.path(), "/") != "" {
+		c.Problemf(path+".endpoint", "%s.endpoint has a path; write scheme, host and port, and set bucket and prefix with their own keys", path)
+	}
 	if s.Bucket == "" {
 		c.Problemf(path+".bucket", "%s.bucket is missing", path)
 	}
 	if (s.AccessKey == "") != (s.SecretKey == "") {
 		c.Problemf(path, "%s needs access_key and secret_key together, or neither", path)
 	}
-	if strings.HasPrefix(s.Prefix, "/") || slices.Contains(strings.Split(s.Prefix, "/"), "..") {
-		c.Problemf(path+".prefix", `%s.prefix must not begin with / or hold ".."`, path)
+	if slices.Contains(strings.Split(s.Prefix, "/"), "..") {
+		c.Problemf(path+".prefix", `%s.prefix must not hold ".."`, path)
 	}
 	if s.PartSize < 5<<20 || s.PartSize > 5<<30 {
 		c.Problemf(path+".part_size", "%s.part_size is %v; S3 allows 5MiB to 5GiB", path, s.PartSize)
@@ -138,7 +141,7 @@ func (c check) upstream(name string, u *UpstreamConfig) {
 	if u.Cert != "" || u.Key != "" {
 		c.pair(path, u.Cert, u.Key)
 	}
-	c.atLeast(path+".max_concurrent", u.MaxConcurrent, 0)
+	c.atLeast(path+".max_concurrent", u.MaxConcurrent, 1)
 	for _, t := range []struct {
 		key   string
 		value Duration
@@ -196,8 +199,7 @@ func isHost(s string) bool {
 
 // fileReason is why a file could not be read, without its name.
 func fileReason(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe.Err
 	}
 	return err

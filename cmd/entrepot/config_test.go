@@ -32,18 +32,24 @@ func parse(file string) (*Config, error) {
 func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 	const node = "node:\n  store: {dir: data}\n  upstreams:\n    docker.io: {}\n"
 	for name, c := range map[string]struct{ file, want string }{
-		"misspelt key": {"node:\n  store: {dir: data}\n  upstreams:\n    docker.io:\n      tag_tll: 5m",
-			`config.yaml:5: unknown key "tag_tll" in node.upstreams.docker.io; did you mean "tag_ttl"? known keys: urls, tag_ttl, stale_while_revalidate, max_stale, negative_ttl, username, password, docker_config, token_hosts, ca, cert, key, max_concurrent, bandwidth, connect_timeout, response_timeout, stall_timeout`},
+		"misspelt key": {
+			"node:\n  store: {dir: data}\n  upstreams:\n    docker.io:\n      tag_tll: 5m",
+			`config.yaml:5: unknown key "tag_tll" in node.upstreams.docker.io; did you mean "tag_ttl"? known keys: urls, tag_ttl, stale_while_revalidate, max_stale, negative_ttl, username, password, docker_config, token_hosts, ca, cert, key, max_concurrent, bandwidth, connect_timeout, response_timeout, stall_timeout`,
+		},
 		"misspelt role":       {"nod:\n  listen: :1", `config.yaml:1: unknown key "nod" in the file; did you mean "node"? known keys: log, admin, node`},
 		"role of a later day": {node + "origin:\n  listen: :5001", `config.yaml:5: role origin is not built yet in this version; remove the key`},
 		"router":              {"router: {}", `config.yaml:1: role router is not built yet in this version; remove the key`},
 		"files":               {node + "  files: {}", `config.yaml:5: node.files is not built yet in this version; remove the key`},
 		"empty file":          {"", `config.yaml:1: the file configures no role; add node: with store and upstreams`},
 		"empty node":          {"node:", "config.yaml:1: node.store needs dir (a directory) or s3 (a bucket)\nconfig.yaml:1: node.upstreams is missing; name at least one registry, such as docker.io: {}"},
-		"two upstreams of one name": {node + "    quay.io: {}\n    docker.io: {}",
-			`config.yaml:6: node.upstreams.docker.io is given twice, first on line 4; keep one`},
-		"bad size": {node + "  memory: 10 gigs",
-			`config.yaml:5: node.memory: "10 gigs" is not a size; write bytes (1048576) or a number with KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (powers of 1024), such as 500MB or 10GiB`},
+		"two upstreams of one name": {
+			node + "    quay.io: {}\n    docker.io: {}",
+			`config.yaml:6: node.upstreams.docker.io is given twice, first on line 4; keep one`,
+		},
+		"bad size": {
+			node + "  memory: 10 gigs",
+			`config.yaml:5: node.memory: "10 gigs" is not a size; write bytes (1048576) or a number with KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (powers of 1024), such as 500MB or 10GiB`,
+		},
 		"negative size":   {node + "  memory: -1", `config.yaml:5: node.memory: "-1" is not a size; write bytes (1048576) or a number with KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (powers of 1024), such as 500MB or 10GiB`},
 		"enormous size":   {node + "  memory: 99999999TiB", `config.yaml:5: node.memory: "99999999TiB" is too large for a size`},
 		"bad duration":    {node + "  shutdown_timeout: 30", `config.yaml:5: node.shutdown_timeout: "30" is not a duration; write numbers with ms, s, m, h or d, such as 30s, 1h30m or 7d`},
@@ -55,7 +61,7 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 		"two stores":      {"node:\n  store: {dir: d, s3: {endpoint: \"http://h\", bucket: b}}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store has both dir and s3; keep one (a directory in front of a bucket is node.store.cache.dir)`},
 		"cache of a dir":  {"node:\n  store: {dir: d, cache: {dir: e}}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store.cache goes with s3 only; the limit of a directory is node.store.max_size`},
 		"half a bucket":   {"node:\n  store: {s3: {access_key: a}, max_size: 1GB}\n  upstreams: {docker.io: {}}", "config.yaml:2: node.store.s3 needs node.store.cache.dir, a directory for blobs on their way\nconfig.yaml:2: node.store.max_size limits a directory; with s3 set node.store.cache.max_size\nconfig.yaml:2: node.store.s3.endpoint is missing; write the URL of the S3 service\nconfig.yaml:2: node.store.s3.bucket is missing\nconfig.yaml:2: node.store.s3 needs access_key and secret_key together, or neither"},
-		"bucket's limits": {"node:\n  store:\n    cache: {dir: c}\n    s3:\n      endpoint: http://h\n      bucket: b\n      part_size: 1MB\n      redirect_expiry: 8d\n      prefix: a/../b\n  upstreams: {docker.io: {}}", "config.yaml:7: node.store.s3.part_size is 1MB; S3 allows 5MiB to 5GiB\nconfig.yaml:8: node.store.s3.redirect_expiry is 8d; S3 allows more than 0s, up to 7d\nconfig.yaml:9: node.store.s3.prefix must not begin with / or hold \"..\""},
+		"bucket's limits": {"node:\n  store:\n    cache: {dir: c}\n    s3:\n      endpoint: http://h/b\n      bucket: b\n      part_size: 1MB\n      redirect_expiry: 8d\n      prefix: a/../b\n  upstreams: {docker.io: {}}", "config.yaml:5: node.store.s3.endpoint has a path; write scheme, host and port, and set bucket and prefix with their own keys\nconfig.yaml:7: node.store.s3.part_size is 1MB; S3 allows 5MiB to 5GiB\nconfig.yaml:8: node.store.s3.redirect_expiry is 8d; S3 allows more than 0s, up to 7d\nconfig.yaml:9: node.store.s3.prefix must not hold \"..\""},
 		"unknown default": {node + "  default_upstream: dokcer.io", `config.yaml:5: node.default_upstream: "dokcer.io" is not one of node.upstreams: docker.io`},
 		"no fills":        {node + "  max_fills: 0", `config.yaml:5: node.max_fills is 0; it must be at least 1`},
 		"upstream's name": {node + "    https://quay.io: {}", `config.yaml:5: "https://quay.io" is not a name for an upstream; write a host in lower case, such as docker.io`},
@@ -145,8 +151,10 @@ func TestValuesAreWrittenAsTheyAreRead(t *testing.T) {
 	for text, v := range map[string]interface {
 		UnmarshalText([]byte) error
 		String() string
-	}{"10GiB": new(Size), "500MB": new(Size), "1048577": new(Size), "0": new(Size), "5MiB": new(Rate),
-		"7d": new(Duration), "1h30m": new(Duration), "1d12h": new(Duration), "250ms": new(Duration), "0s": new(Duration), "90": new(Percent)} {
+	}{
+		"10GiB": new(Size), "500MB": new(Size), "1048577": new(Size), "0": new(Size), "5MiB": new(Rate),
+		"7d": new(Duration), "1h30m": new(Duration), "1d12h": new(Duration), "250ms": new(Duration), "0s": new(Duration), "90": new(Percent),
+	} {
 		if err := v.UnmarshalText([]byte(text)); err != nil || v.String() != text {
 			t.Errorf("%s is read as %s, %v", text, v, err)
 		}

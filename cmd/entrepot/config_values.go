@@ -165,13 +165,13 @@ func (u *URL) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Host is the host and port of the URL.
-func (u URL) Host() string {
+// path is the path of the URL.
+func (u URL) path() string {
 	parsed, err := url.Parse(string(u))
 	if err != nil {
 		return ""
 	}
-	return parsed.Host
+	return parsed.Path
 }
 
 // Secret is a text that is never shown.

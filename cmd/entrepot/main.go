@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -23,6 +24,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
+		serveCommand(),
 		configCommand(),
 		versionCommand(),
 	)
@@ -43,17 +45,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	tell := func(line string) { _, _ = fmt.Fprintln(stderr, "entrepot: "+line) } // there is nowhere else to tell it
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
 	}
-	var failed failure
-	if errors.As(err, &failed) {
-		fmt.Fprintf(stderr, "entrepot: %v\n", err)
+	if _, failed := errors.AsType[failure](err); failed {
+		// A configuration file may have several problems, a line for each.
+		for line := range strings.Lines(err.Error()) {
+			tell(strings.TrimSuffix(line, "\n"))
+		}
 		return exitFailed
 	}
 	// Every other error is cobra's own, about the command line.
-	fmt.Fprintf(stderr, "entrepot: %v; see entrepot --help\n", err)
+	tell(err.Error() + "; see entrepot --help")
 	return exitUsage
 }
 

@@ -10,17 +10,27 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Label values, by registry.Kind and registry.Outcome.
-var (
-	kindLabels = [...]string{
+// How many kinds and outcomes there are: the lengths of what is indexed by them.
+const (
+	kinds    = int(registry.KindReferrers) + 1
+	outcomes = int(registry.OutcomeError) + 1
+)
+
+// kindLabel is a kind as metrics call it.
+func kindLabel(k registry.Kind) string {
+	return [kinds]string{
 		registry.KindBase: "base", registry.KindManifest: "manifest", registry.KindBlob: "blob",
 		registry.KindTags: "tags", registry.KindReferrers: "referrers",
-	}
-	outcomeLabels = [...]string{
+	}[k]
+}
+
+// outcomeLabel is an outcome as metrics and the access log call it.
+func outcomeLabel(o registry.Outcome) string {
+	return [outcomes]string{
 		registry.OutcomeNone: "none", registry.OutcomeHit: "hit", registry.OutcomeMiss: "miss",
 		registry.OutcomeStale: "stale", registry.OutcomeError: "error",
-	}
-)
+	}[o]
+}
 
 // noUpstream is the label of requests that reached no upstream's name.
 const noUpstream = "none"
@@ -31,12 +41,12 @@ const noUpstream = "none"
 type requestMetrics struct {
 	upstreams map[string]*upstreamSeries
 	others    *upstreamSeries // under noUpstream
-	durations [len(kindLabels)][len(outcomeLabels)]prometheus.Observer
+	durations [kinds][outcomes]prometheus.Observer
 }
 
 type upstreamSeries struct {
-	requests [len(kindLabels)][len(outcomeLabels)]prometheus.Counter
-	bytes    [len(outcomeLabels)]prometheus.Counter
+	requests [kinds][outcomes]prometheus.Counter
+	bytes    [outcomes]prometheus.Counter
 }
 
 func newRequestMetrics(reg prometheus.Registerer, upstreams []string) *requestMetrics {
@@ -58,10 +68,10 @@ func newRequestMetrics(reg prometheus.Registerer, upstreams []string) *requestMe
 	m := &requestMetrics{upstreams: make(map[string]*upstreamSeries, len(upstreams))}
 	series := func(upstream string) *upstreamSeries {
 		s := new(upstreamSeries)
-		for o, outcome := range outcomeLabels {
-			s.bytes[o] = bytes.WithLabelValues(upstream, outcome)
-			for k, kind := range kindLabels {
-				s.requests[k][o] = requests.WithLabelValues(upstream, kind, outcome)
+		for o := range registry.Outcome(outcomes) {
+			s.bytes[o] = bytes.WithLabelValues(upstream, outcomeLabel(o))
+			for k := range registry.Kind(kinds) {
+				s.requests[k][o] = requests.WithLabelValues(upstream, kindLabel(k), outcomeLabel(o))
 			}
 		}
 		return s
@@ -70,9 +80,9 @@ func newRequestMetrics(reg prometheus.Registerer, upstreams []string) *requestMe
 		m.upstreams[name] = series(name)
 	}
 	m.others = series(noUpstream)
-	for k, kind := range kindLabels {
-		for o, outcome := range outcomeLabels {
-			m.durations[k][o] = durations.WithLabelValues(kind, outcome)
+	for k := range registry.Kind(kinds) {
+		for o := range registry.Outcome(outcomes) {
+			m.durations[k][o] = durations.WithLabelValues(kindLabel(k), outcomeLabel(o))
 		}
 	}
 	return m

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -50,9 +51,9 @@ level=INFO msg=request id="" client="" method=PUT path=/v2/ upstream="" name="" 
 		t.Errorf("the log is\n%s\nwant\n%s", &log, want)
 	}
 	scrape := httptest.NewRecorder()
-	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(scrape, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	text := scrape.Body.String()
-	if n := strings.Count(text, "\nentrepot_requests_total{"); n != 2*len(kindLabels)*len(outcomeLabels) {
+	if n := strings.Count(text, "\nentrepot_requests_total{"); n != 2*kinds*outcomes {
 		t.Errorf("%d series: a name that is not configured must make none", n)
 	}
 	for _, want := range []string{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -11,7 +12,7 @@ import (
 
 // buildVersion is what the Go toolchain recorded about this binary.
 type buildVersion struct {
-	Version string `json:"version"` // of the module; "(devel)" outside of version control
+	Version string `json:"version"` // a tag, or made from the commit; "(devel)" when neither is known
 	Commit  string `json:"commit,omitempty"`
 	Date    string `json:"date,omitempty"` // of the commit, RFC 3339
 	Dirty   bool   `json:"dirty,omitempty"`
@@ -20,13 +21,17 @@ type buildVersion struct {
 	Arch    string `json:"arch"`
 }
 
+// version is set by the linker (-X main.version); without it, the toolchain's
+// own record is used.
+var version string
+
 func readVersion() buildVersion {
-	v := buildVersion{Version: "(devel)", Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	v := buildVersion{Version: cmp.Or(version, "(devel)"), Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
 	}
-	if info.Main.Version != "" {
+	if version == "" && info.Main.Version != "" {
 		v.Version = info.Main.Version
 	}
 	for _, s := range info.Settings {

@@ -29,7 +29,7 @@ func (d decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		v.Set(reflect.New(v.Type().Elem()))
 		v = v.Elem()
 	}
-	if _, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if _, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		d.scalar(n, v, path)
 		return
 	}
@@ -147,7 +147,7 @@ func (d decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 
 // assign sets v from text. Its errors read on after the quoted text: "is not …".
 func assign(text string, v reflect.Value) error {
-	if tu, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if tu, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		return tu.UnmarshalText([]byte(text))
 	}
 	switch v.Kind() {
@@ -171,7 +171,7 @@ func assign(text string, v reflect.Value) error {
 }
 
 func setDefaults(v reflect.Value) {
-	if d, ok := v.Addr().Interface().(Defaulter); ok {
+	if d, ok := reflect.TypeAssert[Defaulter](v.Addr()); ok {
 		d.SetDefaults()
 	}
 }

@@ -64,8 +64,7 @@ func (o Options) lookup(ref string) (string, error) {
 
 // fileReason drops the operation and path that a message names already.
 func fileReason(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe.Err
 	}
 	return err

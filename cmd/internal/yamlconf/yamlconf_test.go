@@ -73,8 +73,10 @@ func TestDecodeReportsEveryProblemWithItsLine(t *testing.T) {
 		"syntax":                 {"name: a\n\tb: c", `house.yaml:2: not valid YAML: found a tab character that violates indentation`},
 		"second document":        {"name: a\n---\nname: b", `house.yaml:2: a second document begins here; keep one, without ---`},
 		"key that is a list":     {"? [a]\n: b", `house.yaml:1: a key of the file is a list; it must be a plain name`},
-		"all of them, by line": {"floors: x\nopen: 1\nname: [a]",
-			"house.yaml:1: floors: \"x\" is not a whole number\nhouse.yaml:2: open: \"1\" is not true or false\nhouse.yaml:3: name must be a single value, not a list"},
+		"all of them, by line": {
+			"floors: x\nopen: 1\nname: [a]",
+			"house.yaml:1: floors: \"x\" is not a whole number\nhouse.yaml:2: open: \"1\" is not true or false\nhouse.yaml:3: name must be a single value, not a list",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := Decode([]byte(c.file), &house{}, options).Err()

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"entrepot/blobstore"
+	"entrepot/proxy"
+	"entrepot/proxy/upstream"
+	"entrepot/registry"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// checkTimeout bounds how long a bucket is tried when the node starts.
+const checkTimeout = 30 * time.Second
+
+// node is the role of a pull-through node, ready to be served.
+type node struct {
+	handler http.Handler
+
+	engine *proxy.Node
+	dir    *blobstore.Dir
+	memory *blobstore.Memory
+	remote *blobstore.S3 // nil without a bucket
+
+	checking    sync.WaitGroup
+	endChecking context.CancelFunc
+}
+
+// openNode opens the stores and makes the engine and its HTTP surface. It asks
+// no upstream and no bucket: those may be down.
+func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build buildVersion) (_ *node, err error) {
+	n := new(node)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.closeStores())
+		}
+	}()
+	if err := n.openStores(cfg, logs); err != nil {
+		return nil, err
+	}
+	reg.MustRegister(storeMetrics(n.dir)...)
+	engine := proxy.Config{
+		Local:      n.dir,
+		Memory:     n.memory,
+		Default:    cfg.DefaultUpstream,
+		MaxFills:   cfg.MaxFills,
+		Logger:     logs.main,
+		Registerer: reg,
+	}
+	if n.remote != nil {
+		// Only then: an interface that holds a nil *S3 is not nil.
+		engine.Remote = n.remote
+		if cfg.Store.S3.Redirect {
+			engine.RedirectExpiry = time.Duration(cfg.Store.S3.RedirectExpiry)
+		}
+	}
+	names := slices.Sorted(maps.Keys(cfg.Upstreams))
+	for _, name := range names {
+		engine.Upstreams = append(engine.Upstreams, upstreamOf(name, cfg.Upstreams[name], logs.main, build))
+	}
+	if n.engine, err = proxy.New(engine); err != nil {
+		return nil, fmt.Errorf("node.upstreams: %w", err)
+	}
+	n.handler = registry.NewHandler(registry.Config{
+		Backend: n.engine,
+		Logger:  logs.main,
+		Done:    observe(newRequestMetrics(reg, names), logs.access),
+	})
+	n.check(logs.main)
+	return n, nil
+}
+
+func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
+	key, path, size := "node.store.dir", cfg.Store.Dir, cfg.Store.MaxSize
+	if cfg.Store.S3 != nil {
+		key, path, size = "node.store.cache.dir", cfg.Store.Cache.Dir, cfg.Store.Cache.MaxSize
+	}
+	n.dir, err = blobstore.OpenDir(string(path), blobstore.DirConfig{
+		MaxSize:       int64(size),
+		HighWatermark: float64(cfg.Store.HighWatermark) / 100,
+		LowWatermark:  float64(cfg.Store.LowWatermark) / 100,
+		Logger:        logs.main,
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if n.memory, err = blobstore.NewMemory(int64(cfg.Memory)); err != nil {
+		return fmt.Errorf("node.memory: %w", err)
+	}
+	if cfg.Store.S3 == nil {
+		return nil
+	}
+	s3 := cfg.Store.S3
+	n.remote, err = blobstore.OpenS3(blobstore.S3Config{
+		Endpoint:  string(s3.Endpoint),
+		Bucket:    s3.Bucket,
+		Prefix:    s3.Prefix,
+		Region:    s3.Region,
+		AccessKey: string(s3.AccessKey),
+		SecretKey: string(s3.SecretKey),
+		PartSize:  int64(s3.PartSize),
+		Logger:    logs.main,
+	})
+	if err != nil {
+		return fmt.Errorf("node.store.s3: %w", err)
+	}
+	return nil
+}
+
+// check tells an operator of a bucket that is not there or not writable. The
+// node serves without: the bucket may come back.
+func (n *node) check(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	n.endChecking = cancel
+	if n.remote == nil {
+		return
+	}
+	n.checking.Go(func() {
+		if err := n.remote.Check(ctx); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+			log.Error("node.store.s3 cannot be used; serving without it until it can", "error", err)
+		}
+	})
+}
+
+// close ends the engine, which keeps its fills for the next start, then closes
+// the stores below it. The HTTP server is shut down before.
+func (n *node) close(ctx context.Context) error {
+	n.endChecking()
+	n.checking.Wait()
+	return errors.Join(n.engine.Close(ctx), n.closeStores())
+}
+
+func (n *node) closeStores() error {
+	var errs []error
+	if n.memory != nil {
+		n.memory.Close()
+	}
+	if n.remote != nil {
+		errs = append(errs, n.remote.Close())
+	}
+	if n.dir != nil {
+		errs = append(errs, n.dir.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// upstreamOf is an upstream as the engine takes it.
+func upstreamOf(name string, u UpstreamConfig, log *slog.Logger, build buildVersion) proxy.UpstreamConfig {
+	urls := make([]string, len(u.URLs))
+	for i, url := range u.URLs {
+		urls[i] = string(url)
+	}
+	return proxy.UpstreamConfig{
+		Config: upstream.Config{
+			Name:            name,
+			URLs:            urls,
+			Username:        u.Username,
+			Password:        string(u.Password),
+			DockerConfig:    string(u.DockerConfig),
+			TokenHosts:      u.TokenHosts,
+			CAFile:          string(u.CA),
+			CertFile:        string(u.Cert),
+			KeyFile:         string(u.Key),
+			MaxConcurrent:   u.MaxConcurrent,
+			BandwidthLimit:  int64(u.Bandwidth),
+			UserAgent:       "entrepot/" + build.Version,
+			Logger:          log,
+			ConnectTimeout:  time.Duration(u.ConnectTimeout),
+			ResponseTimeout: time.Duration(u.ResponseTimeout),
+			StallTimeout:    time.Duration(u.StallTimeout),
+		},
+		Policy: proxy.Policy{
+			TTL:                  time.Duration(u.TagTTL),
+			StaleWhileRevalidate: time.Duration(u.StaleWhileRevalidate),
+			MaxStale:             time.Duration(u.MaxStale),
+			NegativeTTL:          time.Duration(u.NegativeTTL),
+		},
+	}
+}
