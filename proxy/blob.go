@@ -60,16 +60,16 @@ func (n *Node) stored(ctx context.Context, req *registry.Request) (registry.Blob
 	if err != nil {
 		return registry.Blob{}, err
 	}
-	if f.Size > blobstore.MaxMemoryBlob {
-		return registry.Blob{Digest: req.Digest, Size: f.Size, Content: fileContent{f}}, nil
+	if f.Info.Size > blobstore.MaxMemoryBlob {
+		return registry.Blob{Digest: req.Digest, Size: f.Info.Size, Content: fileContent{f}}, nil
 	}
 	defer f.Close()
-	b := make([]byte, f.Size)
+	b := make([]byte, f.Info.Size)
 	if _, err := io.ReadFull(f.File, b); err != nil {
 		return registry.Blob{}, fmt.Errorf("reading %s: %w", req.Digest, err)
 	}
 	n.memory.Add(req.Digest, b)
-	return registry.Blob{Digest: req.Digest, Size: f.Size, Content: bytesContent(b)}, nil
+	return registry.Blob{Digest: req.Digest, Size: f.Info.Size, Content: bytesContent(b)}, nil
 }
 
 // headBlob describes a blob that is not here: from the manifest that named it,
@@ -173,14 +173,14 @@ type fileContent struct{ *blobstore.File }
 // WriteRange implements registry.Content.
 func (f fileContent) WriteRange(_ context.Context, w io.Writer, offset, length int64) (int64, error) {
 	if _, err := f.File.File.Seek(offset, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("reading %s: %w", f.Digest, err)
+		return 0, fmt.Errorf("reading %s: %w", f.Info.Digest, err)
 	}
 	if length < 0 {
-		length = f.Size - offset
+		length = f.Info.Size - offset
 	}
 	n, err := io.CopyN(w, f.File.File, length)
 	if err != nil {
-		return n, fmt.Errorf("sending %s: %w", f.Digest, err)
+		return n, fmt.Errorf("sending %s: %w", f.Info.Digest, err)
 	}
 	return n, nil
 }

@@ -175,18 +175,13 @@ func (f *fill) fetch(ctx context.Context, partial *blobstore.Partial) (string, e
 	defer in.close()
 	for restarts := 0; ; restarts++ {
 		err := f.pump(ctx, in, partial)
+		if err != nil && !(resumed && isInvalid(err)) { // a spool of an earlier run may be longer than the blob
+			return "", err
+		}
 		if err == nil {
 			if err = partial.Verify(); err == nil {
 				return in.label(), nil
 			}
-		}
-		var ended *upstreamEnd
-		switch {
-		case errors.Is(err, blobstore.ErrDigestMismatch):
-		case resumed && errors.As(err, &ended) && isInvalid(err):
-			// The spool of an earlier run may be longer than the blob.
-		default:
-			return "", err
 		}
 		if restarts == maxRestarts {
 			return "", err
@@ -209,7 +204,7 @@ func (f *fill) fetch(ctx context.Context, partial *blobstore.Partial) (string, e
 // pump moves bytes from the feed to the spool until the blob ends.
 func (f *fill) pump(ctx context.Context, in *feed, partial *blobstore.Partial) error {
 	if err := in.open(ctx); err != nil {
-		return &upstreamEnd{err}
+		return err
 	}
 	f.change(func() { f.known, f.size = true, in.size })
 	buf := buffers.Get().(*[bufferSize]byte)
@@ -227,7 +222,7 @@ func (f *fill) pump(ctx context.Context, in *feed, partial *blobstore.Partial) e
 			return nil
 		}
 		if err != nil {
-			return &upstreamEnd{err}
+			return err
 		}
 	}
 }
@@ -303,12 +298,6 @@ type spoolError struct{ err error }
 
 func (e *spoolError) Error() string { return "writing the spool: " + e.err.Error() }
 func (e *spoolError) Unwrap() error { return e.err }
-
-// upstreamEnd is a failure of all sources.
-type upstreamEnd struct{ err error }
-
-func (e *upstreamEnd) Error() string { return e.err.Error() }
-func (e *upstreamEnd) Unwrap() error { return e.err }
 
 // fillReader is one request's view of a fill. It implements registry.Content.
 type fillReader struct {

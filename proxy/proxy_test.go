@@ -209,6 +209,12 @@ func withPolicy(p Policy) nodeOption {
 // stored reports whether the node's store holds the blob, and that it is right.
 func (n *testNode) stored(t *testing.T, d digest.Digest) bool {
 	t.Helper()
+	n.fills.mu.Lock()
+	f := n.fills.fills[d]
+	n.fills.mu.Unlock()
+	if f != nil {
+		<-f.finished // a client has its bytes before the store has synced them
+	}
 	body, _, err := n.dir.Open(t.Context(), d, 0, -1)
 	if errors.Is(err, blobstore.ErrNotExist) {
 		return false

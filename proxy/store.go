@@ -213,7 +213,7 @@ func (r *remoteStore) uploadOnce(ctx context.Context, key string) error {
 		return err
 	}
 	defer f.Close()
-	return r.store.Put(ctx, d, f.Size, f.File)
+	return r.store.Put(ctx, d, f.Info.Size, f.File)
 }
 
 // record reads a record from the local store, else from the remote one.
@@ -300,10 +300,10 @@ func (n *Node) readLocal(d digest.Digest, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if f.Size > limit {
-		return nil, fmt.Errorf("%s is %d bytes, more than %d: %w", d, f.Size, limit, blobstore.ErrNotExist)
+	if f.Info.Size > limit {
+		return nil, fmt.Errorf("%s is %d bytes, more than %d: %w", d, f.Info.Size, limit, blobstore.ErrNotExist)
 	}
-	b := make([]byte, f.Size)
+	b := make([]byte, f.Info.Size)
 	if _, err := io.ReadFull(f.File, b); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", d, err)
 	}
