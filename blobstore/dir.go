@@ -67,14 +67,16 @@ type Dir struct {
 	evictor   sync.WaitGroup
 	evicted   struct{ count, bytes atomic.Int64 }
 
-	recordNames sync.Mutex // held while a record's directory and name change
-	buffers     sync.Pool  // *[]byte of copyBuffer
+	recordNames sync.Mutex    // held while a record's directory and name change
+	buffers     sync.Pool     // *[]byte of copyBuffer
+	hashing     chan struct{} // holds one element for each hashSome at work
 	closed      atomic.Bool
 }
 
-// copyBuffer is the bytes that Put and re-hashing move at a time: what a
-// second-level cache holds, so that hashing and writing read memory once.
-const copyBuffer = 256 << 10
+// copyBuffer is the bytes that Put and hashing move at a time. It fits the
+// second-level cache, so that what was just read or written is hashed from
+// there.
+const copyBuffer = 64 << 10
 
 // Usage is what a store holds, for metrics.
 type Usage struct {

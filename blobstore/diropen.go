@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,6 +66,8 @@ func openDir(path string, cfg DirConfig) (_ *Dir, err error) {
 		low:   int64(cfg.LowWatermark * float64(cfg.MaxSize)),
 		wake:  make(chan struct{}, 1),
 		stop:  make(chan struct{}),
+
+		hashing: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	if err := d.makeRoot(); err != nil {
 		return nil, err

@@ -104,7 +104,8 @@ func (t *temp) fill(ctx context.Context, size int64, r io.Reader) error {
 		if size >= 0 && t.size+int64(n) > size {
 			return fmt.Errorf("%w: more than %d bytes", ErrSizeMismatch, size)
 		}
-		written, writeErr := t.dir.append(t.file, t.hash, (*buffer)[:n])
+		written, writeErr := t.dir.append(t.file, (*buffer)[:n])
+		t.hash.Write((*buffer)[:written]) // still in the processor's cache
 		t.size += int64(written)
 		if writeErr != nil {
 			return writeErr
@@ -131,15 +132,14 @@ func (t *temp) close() {
 	}
 }
 
-// append writes b to the end of a file in the spool, and hashes it. Bytes that
-// were written count, also with an error. Errors: ErrNoSpace.
-func (d *Dir) append(file *os.File, h hash.Hash, b []byte) (int, error) {
+// append writes b to the end of a file in the spool, and accounts for it.
+// Bytes that were written count, also with an error. Errors: ErrNoSpace.
+func (d *Dir) append(file *os.File, b []byte) (int, error) {
 	if err := d.reserve(int64(len(b))); err != nil {
 		return 0, err
 	}
 	n, err := file.Write(b)
 	d.release(int64(len(b) - n))
-	h.Write(b[:n]) // the bytes are still in the processor's cache
 	return n, noSpace(err)
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"io/fs"
 	"os"
 	"sync"
@@ -28,9 +26,8 @@ type Partial struct {
 	dir    *Dir
 	digest digest.Digest
 	sum    sum
-	hash   hash.Hash
-	hashed int64 // bytes of the file, from its start, that hash has taken in
 	size   atomic.Int64
+	ahead  hashAhead
 
 	mu        sync.Mutex // guards what follows against OpenReader
 	file      *os.File
@@ -40,7 +37,7 @@ type Partial struct {
 
 // Partial opens the partial of a digest, new or with the bytes that an earlier
 // one left: Size tells how many. They are hashed again, because a crash may
-// have damaged them, but only at the first Write or Verify.
+// have damaged them, but while more is written, and not before.
 // Errors: ErrInvalidDigest, ErrPartialOpen, ErrNoSpace.
 func (d *Dir) Partial(ctx context.Context, dgst digest.Digest) (*Partial, error) {
 	s, err := parseDigest(dgst)
@@ -55,7 +52,8 @@ func (d *Dir) Partial(ctx context.Context, dgst digest.Digest) (*Partial, error)
 		return nil, fmt.Errorf("opening the partial of %s: %w", dgst, err)
 	}
 	d.release(-added)
-	p := &Partial{dir: d, digest: dgst, sum: s, hash: s.newHash(), file: file}
+	p := &Partial{dir: d, digest: dgst, sum: s, file: file}
+	p.ahead.hash = s.newHash()
 	p.size.Store(size)
 	return p, nil
 }
@@ -66,38 +64,16 @@ func (p *Partial) Size() int64 { return p.size.Load() }
 // Write appends b. The bytes it counts are there also when it returns an
 // error. Errors: ErrNoSpace.
 func (p *Partial) Write(b []byte) (int, error) {
-	if err := p.catchUp(); err != nil {
-		return 0, err
+	if p.closed {
+		return 0, p.errClosed()
 	}
-	n, err := p.dir.append(p.file, p.hash, b)
-	p.hashed += int64(n)
+	n, err := p.dir.append(p.file, b)
 	p.size.Add(int64(n))
+	p.startHashing()
 	if err != nil {
 		return n, fmt.Errorf("writing the partial of %s at %d: %w", p.digest, p.Size(), err)
 	}
 	return n, nil
-}
-
-// catchUp hashes the bytes that an earlier Partial wrote.
-func (p *Partial) catchUp() error {
-	if p.closed {
-		return p.errClosed()
-	}
-	missing := p.Size() - p.hashed
-	if missing == 0 {
-		return nil
-	}
-	buffer := p.dir.buffer()
-	defer p.dir.buffers.Put(buffer)
-	n, err := io.CopyBuffer(p.hash, io.NewSectionReader(p.file, p.hashed, missing), *buffer)
-	p.hashed += n
-	if err == nil && n < missing {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return fmt.Errorf("reading the partial of %s at %d: %w", p.digest, p.hashed, err)
-	}
-	return nil
 }
 
 // OpenReader opens the file at its start, for reading what is there, which
@@ -132,10 +108,13 @@ func (p *Partial) OpenReader() (*os.File, error) {
 // disk yet, so that readers can be given the last ones before Commit.
 // Errors: ErrDigestMismatch.
 func (p *Partial) Verify() error {
-	if err := p.catchUp(); err != nil {
-		return err
+	if p.closed {
+		return p.errClosed()
 	}
-	if err := matches(&p.sum, p.hash, p.Size()); err != nil {
+	if err := p.hashRest(); err != nil {
+		return fmt.Errorf("verifying the partial of %s: %w", p.digest, err)
+	}
+	if err := matches(&p.sum, p.ahead.hash, p.Size()); err != nil {
 		return fmt.Errorf("verifying the partial of %s: %w", p.digest, err)
 	}
 	return nil
@@ -161,6 +140,8 @@ func (p *Partial) Commit(ctx context.Context) error {
 
 // Reset starts over at byte 0, in a new file: who reads the old one reads on.
 func (p *Partial) Reset() error {
+	p.ahead.mu.Lock()
+	defer p.ahead.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -177,8 +158,8 @@ func (p *Partial) Reset() error {
 	_ = p.file.Close() // removed, nothing to lose
 	p.file = file
 	p.dir.release(p.size.Swap(0))
-	p.hash.Reset()
-	p.hashed = 0
+	p.ahead.hash.Reset()
+	p.ahead.hashed.Store(0)
 	return nil
 }
 
@@ -222,6 +203,7 @@ func (p *Partial) Discard() error {
 
 // finish closes the file; new readers come only after a commit.
 func (p *Partial) finish(committed bool) error {
+	p.stopHashing()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed, p.committed = true, committed
