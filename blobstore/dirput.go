@@ -24,6 +24,9 @@ func (d *Dir) Put(ctx context.Context, dgst digest.Digest, size int64, r io.Read
 	if d.present(&s) {
 		return nil
 	}
+	if d.cfg.MaxSize > 0 && size > d.cfg.MaxSize {
+		return fmt.Errorf("storing blob %s: %w: it has %d bytes, the limit is %d", dgst, ErrNoSpace, size, d.cfg.MaxSize)
+	}
 	t, err := d.newTemp(&s)
 	if err != nil {
 		return fmt.Errorf("storing blob %s: %w", dgst, err)
