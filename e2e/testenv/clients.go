@@ -126,7 +126,7 @@ func (Oras) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 func (Oras) Discover(t *testing.T, from Source, a Artifact) []digest.Digest {
 	t.Helper()
 	said := run(t, t.TempDir(), Tool(t, "oras"), "discover", "--plain-http",
-		"--distribution-spec", "v1.1-referrers-api", "--format", "json", from.reference(a))
+		"--distribution-spec", "v1.1-referrers-api", "--depth", "1", "--format", "json", from.reference(a))
 	var answer struct {
 		Referrers []ocispec.Descriptor `json:"referrers"`
 	}
