@@ -2,6 +2,7 @@ package registry
 
 import (
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -37,9 +38,7 @@ func warm() Config {
 func benchmark(b *testing.B, cfg Config, target string, header http.Header) {
 	b.Helper()
 	h, w, r := NewHandler(cfg), &discard{http.Header{}}, newRequest(http.MethodGet, target)
-	for k, v := range header {
-		r.Header[k] = v
-	}
+	maps.Copy(r.Header, header)
 	b.ReportAllocs()
 	for b.Loop() {
 		clear(w.header)

@@ -34,8 +34,7 @@ func (s *headerSet) put(h http.Header) {
 // is the body's, in bytes, negative when unknown; part is what of the blob the
 // body is, nil for all of it or for several parts.
 func (x *exchange) blobHeaders(b *Blob, length int64, part *byteRange) {
-	var scratch [512]byte
-	s := headerSet{buf: scratch[:0]}
+	s := headerSet{buf: x.scratch[:0]}
 	s.validators(b)
 	if length >= 0 {
 		s.buf = strconv.AppendInt(s.buf, length, 10)

@@ -16,6 +16,7 @@ func (x *exchange) blob() {
 		defer b.Content.Close()
 	}
 	x.cacheStatus(&cs)
+	x.showID()
 	if err != nil {
 		x.fail(err)
 		return

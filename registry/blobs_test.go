@@ -28,7 +28,7 @@ func TestBlobIsServedWhole(t *testing.T) {
 		if method == http.MethodHead {
 			want = ""
 		}
-		if got := bodyOf(t, resp); resp.StatusCode != 200 || got != want {
+		if got := bodyOf(t, resp); resp.StatusCode != http.StatusOK || got != want {
 			t.Errorf("%s: %d %q", method, resp.StatusCode, got)
 		}
 		wantHeader(t, resp, map[string]string{
@@ -92,11 +92,11 @@ func TestRangesOfABlob(t *testing.T) {
 		})
 	}
 	twice := ask(t, alphabetHandler(), http.MethodGet, blobTarget, http.Header{"Range": {"bytes=0-1", "bytes=2-3"}})
-	if twice.StatusCode != 200 {
+	if twice.StatusCode != http.StatusOK {
 		t.Errorf("two Range headers: %d", twice.StatusCode)
 	}
 	head := ask(t, alphabetHandler(), http.MethodHead, blobTarget, http.Header{"Range": {"bytes=0-1"}})
-	if head.StatusCode != 200 {
+	if head.StatusCode != http.StatusOK {
 		t.Errorf("HEAD with a range: %d", head.StatusCode)
 	}
 	wantHeader(t, head, map[string]string{"Content-Length": "26"})
@@ -106,7 +106,7 @@ func TestRangeOutsideABlobIsRefusedWithItsSize(t *testing.T) {
 	t.Parallel()
 	for _, header := range []string{"bytes=26-", "bytes=500-600", "bytes=-0", "bytes=5-0", "bytes=99-,100-"} {
 		resp := ask(t, alphabetHandler(), http.MethodGet, blobTarget, http.Header{"Range": {header}})
-		if code, message := told(t, resp); resp.StatusCode != 416 || code != "RANGE_INVALID" || !strings.Contains(message, "26 bytes") {
+		if code, message := told(t, resp); resp.StatusCode != http.StatusRequestedRangeNotSatisfiable || code != "RANGE_INVALID" || !strings.Contains(message, "26 bytes") {
 			t.Errorf("%s: %d %s %s", header, resp.StatusCode, code, message)
 		}
 		wantHeader(t, resp, map[string]string{"Content-Range": "bytes */26"})
@@ -117,7 +117,7 @@ func TestSeveralRangesAreAMultipartBodyOfKnownLength(t *testing.T) {
 	t.Parallel()
 	resp := ask(t, alphabetHandler(), http.MethodGet, blobTarget, http.Header{"Range": {"bytes=0-1,5-6,-1"}})
 	content := bodyOf(t, resp)
-	if resp.StatusCode != 206 || resp.Header.Get("Content-Length") != strconv.Itoa(len(content)) {
+	if resp.StatusCode != http.StatusPartialContent || resp.Header.Get("Content-Length") != strconv.Itoa(len(content)) {
 		t.Fatalf("%d, Content-Length %s, body %d", resp.StatusCode, resp.Header.Get("Content-Length"), len(content))
 	}
 	wantHeader(t, resp, map[string]string{"Content-Range": ""})
@@ -190,7 +190,7 @@ func TestEmptyBlobIsSentWholeWhateverTheRange(t *testing.T) {
 	h := NewHandler(Config{Backend: &fakeBackend{blob: blobOf(0, &memory{})}})
 	for _, header := range []http.Header{nil, {"Range": {"bytes=0-"}}, {"Range": {"bytes=-1"}}} {
 		resp := ask(t, h, http.MethodGet, blobTarget, header)
-		if got := bodyOf(t, resp); resp.StatusCode != 200 || got != "" {
+		if got := bodyOf(t, resp); resp.StatusCode != http.StatusOK || got != "" {
 			t.Errorf("%v: %d %q", header, resp.StatusCode, got)
 		}
 		wantHeader(t, resp, map[string]string{"Content-Length": "0"})
@@ -204,7 +204,7 @@ func TestRedirectIsNotKept(t *testing.T) {
 		return Blob{Digest: req.Digest, Size: -1, Redirect: location}
 	}}})
 	resp := ask(t, h, http.MethodGet, blobTarget, http.Header{"Range": {"bytes=0-1"}})
-	if got := bodyOf(t, resp); resp.StatusCode != 307 || got != "" {
+	if got := bodyOf(t, resp); resp.StatusCode != http.StatusTemporaryRedirect || got != "" {
 		t.Errorf("%d %q", resp.StatusCode, got)
 	}
 	wantHeader(t, resp, map[string]string{"Location": location, "Cache-Control": "no-store", "Docker-Content-Digest": string(sha256)})
@@ -214,7 +214,7 @@ func TestBlobOfUnknownSizeIsServedWholeAndOnlyWhereItsEndCanBeTold(t *testing.T)
 	t.Parallel()
 	h := NewHandler(Config{Backend: &fakeBackend{blob: blobOf(-1, &memory{bytes: []byte(alphabet)})}})
 	resp := ask(t, h, http.MethodGet, blobTarget, http.Header{"Range": {"bytes=0-1"}})
-	if got := bodyOf(t, resp); resp.StatusCode != 200 || got != alphabet {
+	if got := bodyOf(t, resp); resp.StatusCode != http.StatusOK || got != alphabet {
 		t.Errorf("%d %q", resp.StatusCode, got)
 	}
 	wantHeader(t, resp, map[string]string{"Content-Length": "", "Accept-Ranges": ""})
@@ -222,7 +222,7 @@ func TestBlobOfUnknownSizeIsServedWholeAndOnlyWhereItsEndCanBeTold(t *testing.T)
 	old := newRequest(http.MethodGet, blobTarget)
 	old.Proto, old.ProtoMinor = "HTTP/1.0", 0
 	resp = serve(h, old)
-	if code, _ := told(t, resp); resp.StatusCode != 505 || code != "UNSUPPORTED" {
+	if code, _ := told(t, resp); resp.StatusCode != http.StatusHTTPVersionNotSupported || code != "UNSUPPORTED" {
 		t.Errorf("HTTP/1.0: %d %s", resp.StatusCode, code)
 	}
 }

@@ -69,7 +69,7 @@ func TestUnexpectedErrorIsLoggedAndNotTold(t *testing.T) {
 	resp := ask(t, h, http.MethodGet, "/v2/a/manifests/x", http.Header{"X-Request-Id": {"mine"}})
 	id := resp.Header.Get("X-Request-Id")
 	code, message := told(t, resp)
-	if resp.StatusCode != 500 || code != "UNKNOWN" || strings.Contains(message, "hunter2") || !strings.Contains(message, id) {
+	if resp.StatusCode != http.StatusInternalServerError || code != "UNKNOWN" || strings.Contains(message, "hunter2") || !strings.Contains(message, id) {
 		t.Errorf("%d %s %q, id %s", resp.StatusCode, code, message, id)
 	}
 	if id == "mine" {
@@ -86,7 +86,7 @@ func TestOnlyReadingIsAllowed(t *testing.T) {
 	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} {
 		for _, target := range []string{"/v2/a/blobs/uploads/?ns=b.io", "/v2/a/manifests/x", "/v2/"} {
 			resp := ask(t, h, method, target, nil)
-			if code, message := told(t, resp); resp.StatusCode != 405 || code != "UNSUPPORTED" || !strings.Contains(message, "read-only") {
+			if code, message := told(t, resp); resp.StatusCode != http.StatusMethodNotAllowed || code != "UNSUPPORTED" || !strings.Contains(message, "read-only") {
 				t.Errorf("%s %s: %d %s %q", method, target, resp.StatusCode, code, message)
 			}
 			wantHeader(t, resp, map[string]string{"Allow": "GET, HEAD"})
@@ -120,7 +120,7 @@ func TestClientThatLeftIsCutWithoutAnAnswer(t *testing.T) {
 	w := httptest.NewRecorder()
 	func() {
 		defer func() {
-			if recover() != http.ErrAbortHandler {
+			if err, _ := recover().(error); !errors.Is(err, http.ErrAbortHandler) {
 				t.Error("the connection is not cut")
 			}
 		}()
@@ -169,7 +169,9 @@ func TestEveryRequestIsObservedOnce(t *testing.T) {
 			(o.Err != nil) != tc.failed || o.Client == "" || o.Start.IsZero() || o.Duration < 0 {
 			t.Errorf("%s %s: %+v", tc.method, tc.target, o)
 		}
-		wantHeader(t, resp, map[string]string{"X-Request-Id": o.ID})
+		if !strings.Contains(tc.target, "/manifests/") || tc.failed { // see identify
+			wantHeader(t, resp, map[string]string{"X-Request-Id": o.ID})
+		}
 		if o.ID == "" || i > 0 && o.ID == seen[i-1].ID {
 			t.Errorf("id %q", o.ID)
 		}

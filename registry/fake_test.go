@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -123,9 +124,7 @@ func manifestOf(mediaType, body string) *Manifest {
 func ask(t *testing.T, h http.Handler, method, target string, header http.Header) *http.Response {
 	t.Helper()
 	r := newRequest(method, target)
-	for k, v := range header {
-		r.Header[k] = v
-	}
+	maps.Copy(r.Header, header)
 	return serve(h, r)
 }
 
@@ -151,7 +150,10 @@ func bodyOf(t *testing.T, resp *http.Response) string {
 func told(t *testing.T, resp *http.Response) (code, message string) {
 	t.Helper()
 	var e struct {
-		Errors []struct{ Code, Message string }
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
 	}
 	b := bodyOf(t, resp)
 	if err := json.Unmarshal([]byte(b), &e); err != nil || len(e.Errors) != 1 {

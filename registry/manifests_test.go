@@ -19,7 +19,7 @@ func TestBaseAnswersThatThisIsARegistry(t *testing.T) {
 	h := NewHandler(Config{Backend: &fakeBackend{}})
 	for _, target := range []string{"/v2", "/v2/", "/v2/?ns=docker.io"} {
 		resp := ask(t, h, http.MethodGet, target, nil)
-		if got := bodyOf(t, resp); resp.StatusCode != 200 || got != "{}" {
+		if got := bodyOf(t, resp); resp.StatusCode != http.StatusOK || got != "{}" {
 			t.Errorf("%s: %d %q", target, resp.StatusCode, got)
 		}
 		wantHeader(t, resp, map[string]string{
@@ -48,7 +48,7 @@ func TestManifestIsServedByteForByteAsTheBackendSays(t *testing.T) {
 			if method == http.MethodHead {
 				want = ""
 			}
-			if got := bodyOf(t, resp); resp.StatusCode != 200 || got != want {
+			if got := bodyOf(t, resp); resp.StatusCode != http.StatusOK || got != want {
 				t.Errorf("%s %s: %d %q", method, target, resp.StatusCode, got)
 			}
 			ns := ""
@@ -120,7 +120,7 @@ func TestABackendsMistakeIsNotPassedOn(t *testing.T) {
 		"another blob":     {&fakeBackend{blob: func(*Request) Blob { return Blob{Digest: sha512} }}, "/v2/a/blobs/" + string(sha256)},
 	} {
 		resp := ask(t, NewHandler(Config{Backend: tc.backend}), http.MethodGet, tc.target, nil)
-		if code, _ := told(t, resp); resp.StatusCode != 500 || code != "UNKNOWN" {
+		if code, _ := told(t, resp); resp.StatusCode != http.StatusInternalServerError || code != "UNKNOWN" {
 			t.Errorf("%s: %d %s", name, resp.StatusCode, code)
 		}
 		wantHeader(t, resp, map[string]string{"ETag": "", "Docker-Content-Digest": ""})
@@ -146,7 +146,7 @@ func TestTagsAreListedInPages(t *testing.T) {
 	} {
 		h := NewHandler(Config{Backend: &fakeBackend{tags: tc.tags, more: tc.more}})
 		resp := ask(t, h, http.MethodGet, "/v2/x/y/tags/list"+tc.query, nil)
-		if got := bodyOf(t, resp); resp.StatusCode != 200 || got != tc.body {
+		if got := bodyOf(t, resp); resp.StatusCode != http.StatusOK || got != tc.body {
 			t.Errorf("%s: %d %s, want %s", tc.query, resp.StatusCode, got, tc.body)
 		}
 		wantHeader(t, resp, map[string]string{"Link": tc.link, "Content-Type": "application/json", "Cache-Control": "no-cache"})
@@ -162,7 +162,7 @@ func TestReferrersAreAnImageIndex(t *testing.T) {
 	target := "/v2/a/referrers/" + string(sha256)
 	resp := ask(t, h, http.MethodGet, target, nil)
 	const empty = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
-	if got := bodyOf(t, resp); resp.StatusCode != 200 || got != empty {
+	if got := bodyOf(t, resp); resp.StatusCode != http.StatusOK || got != empty {
 		t.Errorf("%d %s, want %s", resp.StatusCode, got, empty)
 	}
 	wantHeader(t, resp, map[string]string{"Content-Type": ocispec.MediaTypeImageIndex, "OCI-Filters-Applied": ""})
@@ -207,7 +207,7 @@ func TestCacheStatusIsToldWithErrorsToo(t *testing.T) {
 		cs:  CacheStatus{Outcome: OutcomeHit, HasTTL: true, TTL: 9 * time.Second},
 	}})
 	resp := ask(t, h, http.MethodGet, "/v2/a/manifests/x", nil)
-	if resp.StatusCode != 404 {
+	if resp.StatusCode != http.StatusNotFound {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 	wantHeader(t, resp, map[string]string{"Cache-Status": "entrepot; hit; ttl=9", "Cache-Control": "no-store"})

@@ -147,7 +147,7 @@ func cutLast(s string) (before, after string, found bool) {
 // onlyColonsEncoded says whether all that is percent-encoded in a path is
 // colons of its last element.
 func onlyColonsEncoded(rawPath string) bool {
-	for i := 0; i < len(rawPath); i++ {
+	for i := range len(rawPath) {
 		if rawPath[i] != '%' {
 			continue
 		}
