@@ -17,6 +17,9 @@ import (
 	"entrepot/cmd/internal/yamlconf"
 )
 
+// leastMemory is the smallest memory tier: less holds no manifests worth having.
+const leastMemory Size = 1 << 20
+
 // check holds the rules of the configuration that its types cannot say: what
 // is needed, what excludes what, and which files must be there. It completes
 // defaults that follow from names.
@@ -50,6 +53,9 @@ func (c check) node(n *NodeConfig) {
 		c.pair("node.tls", n.TLS.Cert, n.TLS.Key)
 	}
 	c.store("node.store", &n.Store)
+	if n.Memory < leastMemory {
+		c.Problemf("node.memory", "node.memory is %v; it must be at least %v", n.Memory, leastMemory)
+	}
 	c.atLeast("node.max_fills", n.MaxFills, 1)
 	if len(n.Upstreams) == 0 {
 		c.Problemf("node.upstreams", "node.upstreams is missing; name at least one registry, such as docker.io: {}")
