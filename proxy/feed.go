@@ -37,6 +37,7 @@ type feed struct {
 	answered  bool      // a source has answered, so the reader is committed to it
 	givers    []source  // sources that gave bytes since the last restart
 	progress  time.Time // of the last byte or answer
+	fruitful  bool      // the current source has given a byte
 	fruitless int       // answers in a row that broke before their first byte
 	lastErr   error     // why the last source broke
 	wrong     error     // why the bytes since before the last restart were wrong
@@ -92,7 +93,7 @@ func (f *feed) ask(ctx context.Context) error {
 			body, total, err = s.open(ctx, f.offset, f.size)
 		}
 		if err == nil {
-			f.body, f.current, f.wrong = body, s, nil
+			f.body, f.current, f.fruitful, f.wrong = body, s, false, nil
 			if f.size < 0 {
 				f.size = total
 			}
@@ -136,7 +137,7 @@ func (f *feed) Read(ctx context.Context, p []byte) (int, error) {
 			f.size = f.offset
 		}
 		if err != nil && !f.complete() {
-			f.broke(n, err)
+			f.broke(err)
 		}
 		if ctx.Err() != nil {
 			return n, ctx.Err()
@@ -152,17 +153,20 @@ func (f *feed) complete() bool { return f.size >= 0 && f.offset >= f.size }
 func (f *feed) gave(n int) {
 	f.offset += int64(n)
 	f.progress = time.Now()
-	f.fruitless = 0
+	f.fruitful, f.fruitless = true, 0
 	if len(f.givers) == 0 || f.givers[len(f.givers)-1] != f.current {
 		f.givers = append(f.givers, f.current)
 	}
 }
 
-func (f *feed) broke(n int, err error) {
+// broke takes in that the current source ended too early. One that answered
+// and then gave nothing is not the first to be asked next.
+func (f *feed) broke(err error) {
 	f.close()
 	f.lastErr = fmt.Errorf("%s broke at byte %d: %w", f.current.label(), f.offset, err)
-	if n == 0 {
+	if !f.fruitful {
 		f.fruitless++
+		f.current.falter(f.lastErr)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ type source interface {
 	// disbelieve tells the source that what it sent since the last open was
 	// wrong. It will not give the same bytes to this fill again.
 	disbelieve(err error)
+	// falter tells the source that it answered and then gave nothing. It may
+	// answer again, from elsewhere if it can.
+	falter(err error)
 	// label names the source in metrics: a bounded set.
 	label() string
 	// same reports whether another source would read the same bytes.
@@ -37,16 +41,14 @@ type upstreamSource struct {
 	repo   string
 	digest digest.Digest
 
-	mu   sync.Mutex
-	last *upstream.Endpoint
-	bad  map[*upstream.Endpoint]bool
+	mu    sync.Mutex
+	last  *upstream.Endpoint
+	bad   map[*upstream.Endpoint]bool // sent wrong bytes
+	tired map[*upstream.Endpoint]bool // sent nothing, the last time round
 }
 
 func (s *upstreamSource) open(ctx context.Context, offset, size int64) (io.ReadCloser, int64, error) {
-	s.mu.Lock()
-	spent := len(s.bad) == len(s.up.client.Endpoints())
-	s.mu.Unlock()
-	if spent {
+	if s.spent() {
 		return nil, -1, fmt.Errorf("every URL of %s sent wrong bytes: %w", s.up.name, blobstore.ErrNotExist)
 	}
 	resp, err := s.up.client.Do(ctx, &upstream.Request{
@@ -66,10 +68,31 @@ func (s *upstreamSource) open(ctx context.Context, offset, size int64) (io.ReadC
 	return resp.Body, resp.TotalSize, nil
 }
 
+// spent reports that no endpoint is left to be believed. Tired ones are given
+// another chance once all the others are tired too.
+func (s *upstreamSource) spent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.up.client.Endpoints()
+	if !slices.ContainsFunc(all, func(e *upstream.Endpoint) bool { return !s.bad[e] && !s.tired[e] }) {
+		clear(s.tired)
+	}
+	return len(s.bad) == len(all)
+}
+
 func (s *upstreamSource) skip(e *upstream.Endpoint) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bad[e]
+	return s.bad[e] || s.tired[e]
+}
+
+func (s *upstreamSource) falter(error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tired == nil {
+		s.tired = make(map[*upstream.Endpoint]bool)
+	}
+	s.tired[s.last] = true
 }
 
 func (s *upstreamSource) disbelieve(err error) {
@@ -123,6 +146,8 @@ func (s *remoteSource) disbelieve(err error) {
 	s.mu.Unlock()
 	s.remote.forget(s.digest, err)
 }
+
+func (s *remoteSource) falter(err error) { s.remote.observe(context.Background(), err) }
 
 func (s *remoteSource) label() string { return "store" }
 
