@@ -180,6 +180,19 @@ func TestS3PresignedURLIsReadWithoutCredentials(t *testing.T) {
 	})
 }
 
+func TestS3WithoutKeysSignsWithThoseOfTheSurroundings(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	s := openS3(t, blobstore.S3Config{Endpoint: "http://127.0.0.1:1", Bucket: "mirror"})
+	signed, err := s.Presign(t.Context(), digest.FromString("x"), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(signed, "X-Amz-Credential=from-the-environment%2F") || !strings.Contains(signed, "us-east-1") {
+		t.Errorf("signed %s, want the environment's key and the default region", signed)
+	}
+}
+
 func httpGet(t *testing.T, url string, status int) []byte {
 	t.Helper()
 	response, err := http.Get(url)
