@@ -82,6 +82,12 @@ func (m *Memory) Remove(d digest.Digest) {
 	m.cache.Del(string(d))
 }
 
+// Usage tells how many of its bytes the cache uses, about, and may use.
+func (m *Memory) Usage() (bytes, limit int64) {
+	limit = m.cache.MaxCost()
+	return limit - m.cache.RemainingCost(), limit
+}
+
 // Close ends the cache, which nobody uses any more.
 func (m *Memory) Close() {
 	m.cache.Close()

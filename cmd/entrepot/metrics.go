@@ -100,7 +100,7 @@ func (m *requestMetrics) count(kind registry.Kind, upstream string, outcome regi
 }
 
 // storeMetrics tell what the directory and the memory tier hold.
-func storeMetrics(dir *blobstore.Dir) []prometheus.Collector {
+func storeMetrics(dir *blobstore.Dir, memory *blobstore.Memory) []prometheus.Collector {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
@@ -118,6 +118,10 @@ func storeMetrics(dir *blobstore.Dir) []prometheus.Collector {
 			func() float64 { return float64(dir.Usage().Evictions) }),
 		counter("entrepot_store_evicted_bytes_total", "Bytes evicted from the directory.",
 			func() float64 { return float64(dir.Usage().EvictedBytes) }),
+		gauge("entrepot_memory_bytes", "Bytes that the memory tier uses, about.",
+			func() float64 { used, _ := memory.Usage(); return float64(used) }),
+		gauge("entrepot_memory_limit_bytes", "Bytes that the memory tier may use.",
+			func() float64 { _, limit := memory.Usage(); return float64(limit) }),
 	}
 }
 

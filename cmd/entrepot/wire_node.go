@@ -47,7 +47,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if err := n.openStores(cfg, logs); err != nil {
 		return nil, err
 	}
-	reg.MustRegister(storeMetrics(n.dir)...)
+	reg.MustRegister(storeMetrics(n.dir, n.memory)...)
 	engine := proxy.Config{
 		Local:      n.dir,
 		Memory:     n.memory,
