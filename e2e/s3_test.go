@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -71,7 +72,7 @@ func TestS3StoppedAndStartedUnderLoad(t *testing.T) {
 			s3, registry := server.Start(t), testenv.StartRegistry(t)
 			var blobs []digest.Digest
 			for i := range files {
-				file := testenv.PushFile(t, registry.Host(), "library/files", fmt.Sprint(i), fileSize)
+				file := testenv.PushFile(t, registry.Host(), "library/files", strconv.Itoa(i), fileSize)
 				blobs = append(blobs, file.Blobs[0].Digest)
 			}
 			upstream := testenv.StartTap(t, registry.URL())
