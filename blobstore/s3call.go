@@ -60,12 +60,11 @@ func (s *S3) translate(ctx context.Context, err error) error {
 		return nil
 	}
 	// What a watchdog's cancelling led to is no cancelling by the caller.
-	var stalled stalledError
-	if errors.As(context.Cause(ctx), &stalled) {
+	if stalled, ok := errors.AsType[stalledError](context.Cause(ctx)); ok {
 		return stalled
 	}
-	var response minio.ErrorResponse
-	if !errors.As(err, &response) {
+	response, ok := errors.AsType[minio.ErrorResponse](err)
+	if !ok {
 		return err
 	}
 	switch {
@@ -85,12 +84,11 @@ func (s *S3) translate(ctx context.Context, err error) error {
 // isTemporary says whether a request that failed may succeed when it is made
 // again at once. A stall has cost the caller enough time already.
 func isTemporary(err error) bool {
-	var stalled stalledError
-	if errors.As(err, &stalled) {
+	if _, stalled := errors.AsType[stalledError](err); stalled {
 		return false
 	}
-	var response minio.ErrorResponse
-	if !errors.As(err, &response) {
+	response, ok := errors.AsType[minio.ErrorResponse](err)
+	if !ok {
 		return true // the network's
 	}
 	return response.StatusCode >= 500 && response.StatusCode != http.StatusInsufficientStorage ||

@@ -89,10 +89,10 @@ func (s *S3) putSeekable(ctx context.Context, want *sum, size int64, at io.Reade
 	for from := int64(0); from == 0 || from < length; from += partSize {
 		p := piece{at: at, offset: offset + from, size: min(partSize, length-from)}
 		partHash := sha256.New()
-		if n, err := io.CopyN(partHash, in, p.size); err == io.EOF {
-			return fmt.Errorf("%w: %d bytes, want %d", ErrSizeMismatch, from+n, length)
-		} else if err != nil {
+		if n, err := io.Copy(partHash, io.LimitReader(in, p.size)); err != nil {
 			return err
+		} else if n != p.size { // a file that was cut meanwhile
+			return fmt.Errorf("%w: %d bytes, want %d", ErrSizeMismatch, from+n, length)
 		}
 		partHash.Sum(p.sum[:0])
 		pieces = append(pieces, p)
@@ -205,7 +205,7 @@ func (c *content) Read(p []byte) (int, error) {
 	if ctxErr := c.ctx.Err(); ctxErr != nil {
 		return n, ctxErr // whatever the reader made of it
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped io.EOF is no end: see io.Reader
 		err = fmt.Errorf("reading content after %d bytes: %w", c.read, err)
 	}
 	return n, err

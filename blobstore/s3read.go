@@ -143,7 +143,7 @@ func (b *s3Body) Read(p []byte) (int, error) {
 	b.watchdog.progress()
 	n, err := b.body.Read(p)
 	b.watchdog.pause()
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped io.EOF is no end: see io.Reader
 		err = fmt.Errorf("reading from S3: %w", b.store.translate(b.ctx, err))
 	}
 	return n, err

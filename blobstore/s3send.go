@@ -86,8 +86,7 @@ func (s *S3) complete(ctx context.Context, key, id string, parts []minio.Complet
 	}
 	// The upload is gone when it was completed before, and only the answer was
 	// lost. Under this key there is nothing but verified content.
-	var response minio.ErrorResponse
-	if errors.As(err, &response) && response.Code == minio.NoSuchUpload {
+	if isNoSuchUpload(err) {
 		if s.call(ctx, s.cfg.Timeout, func(ctx context.Context, _ *watchdog) error {
 			_, err := s.client.StatObject(ctx, s.cfg.Bucket, key, minio.StatObjectOptions{})
 			return err
@@ -103,12 +102,16 @@ func (s *S3) abort(ctx context.Context, key, id string) {
 	err := s.call(context.WithoutCancel(ctx), s.cfg.Timeout, func(ctx context.Context, _ *watchdog) error {
 		return s.core.AbortMultipartUpload(ctx, s.cfg.Bucket, key, id)
 	})
-	var response minio.ErrorResponse
-	if err == nil || errors.As(err, &response) && response.Code == minio.NoSuchUpload {
+	if err == nil || isNoSuchUpload(err) {
 		return
 	}
 	s.log.Warn("parts of an unfinished upload remain in S3",
 		slog.String("bucket", s.cfg.Bucket), slog.String("key", key), slog.String("upload", id), slog.Any("error", err))
+}
+
+func isNoSuchUpload(err error) bool {
+	response, ok := errors.AsType[minio.ErrorResponse](err)
+	return ok && response.Code == minio.NoSuchUpload
 }
 
 // send makes a request with a piece as its body, again when it fails for a
