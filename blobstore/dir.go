@@ -87,6 +87,10 @@ type Usage struct {
 	EvictedBytes int64
 }
 
+// Limit is the size limit of the store in bytes, 0 without one. A larger blob
+// can never be stored.
+func (d *Dir) Limit() int64 { return d.cfg.MaxSize }
+
 // Usage tells what the store holds now.
 func (d *Dir) Usage() Usage {
 	bytes, blobs := d.index.usage()

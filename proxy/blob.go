@@ -14,6 +14,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// maxMemoryBlob bounds, in bytes, the blobs that are kept in memory. Larger ones
+// cost less when the kernel sends them.
+const maxMemoryBlob = 256 << 10
+
 // Blob implements registry.Backend: from memory, from the local store, or by a
 // fill. Content by digest is the same whoever names it.
 func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, registry.CacheStatus, error) {
@@ -60,7 +64,7 @@ func (n *Node) stored(ctx context.Context, req *registry.Request) (registry.Blob
 	if err != nil {
 		return registry.Blob{}, err
 	}
-	if f.Info.Size > blobstore.MaxMemoryBlob {
+	if f.Info.Size > maxMemoryBlob {
 		return registry.Blob{Digest: req.Digest, Size: f.Info.Size, Content: fileContent{f}}, nil
 	}
 	defer f.Close()
@@ -130,7 +134,7 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 	if n.remote != nil {
 		sources = append(sources, &remoteSource{remote: n.remote, digest: d})
 	}
-	sources = append(sources, &upstreamSource{up: up, repo: repo, digest: d})
+	sources = append(sources, newUpstreamSource(up, repo, d))
 	r, joined, err := n.fills.join(ctx, d, n.sizes.of(up, repo, d), sources)
 	if err != nil {
 		return registry.Blob{}, cs, err

@@ -91,6 +91,22 @@ func TestWrongBytesOfOneURLAreMadeGoodByTheNextWhereTheClientHasNoneOfThem(t *te
 	}
 }
 
+func TestClientThatWasCutOffGetsTheBlobFromTheNextURLWhenItAsksAgain(t *testing.T) {
+	bad, good := newScript(t), newScript(t)
+	d, body := bad.blob("app", 2*mib, 1)
+	good.blob("app", 2*mib, 1)
+	bad.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+		bad.serve(w, r, served{body: bytes.Repeat([]byte{7}, len(body))})
+		return true
+	})
+	n := startNode(t, t.TempDir(), []string{bad.URL, good.URL})
+	n.get(t, blobPath("app", d)).wantCut(t)
+	n.get(t, blobPath("app", d)).wantBytes(t, 200, body)
+	if len(bad.log()) != 1 {
+		t.Errorf("the URL that sent wrong bytes was asked %q; want it last", bad.log())
+	}
+}
+
 func TestFillGoesOnAtTheByteWhereUpstreamBroke(t *testing.T) {
 	up := newScript(t)
 	d, body := up.blob("app", 4*mib, 1)
@@ -669,4 +685,35 @@ func TestStoreThatCannotBeWrittenStillServesVerified(t *testing.T) {
 		return true
 	})
 	n.get(t, blobPath("app", d)).wantCut(t)
+}
+
+func TestBlobLargerThanTheStoreIsStreamedAndEvictsNothing(t *testing.T) {
+	up := newScript(t)
+	small, smallBody := up.blob("app", 400<<10, 1)
+	large, largeBody := up.blob("app", 3*mib, 2)
+	n := startLimitedNode(t, t.TempDir(), mib, []string{up.URL})
+	n.get(t, blobPath("app", small)).wantBytes(t, 200, smallBody)
+	n.get(t, blobPath("app", large)).wantBytes(t, 200, largeBody)
+	n.get(t, blobPath("app", large), "Range", "bytes=10-19").wantBytes(t, 206, largeBody[10:20])
+	if !n.stored(t, small) || n.stored(t, large) {
+		t.Error("the small blob was evicted, or the large one stored")
+	}
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		up.serve(w, r, served{body: bytes.Repeat([]byte{7}, len(largeBody))})
+		return true
+	})
+	n.get(t, blobPath("app", large)).wantCut(t)
+}
+
+func TestStoreEvictsWhatWasUsedLeastAndGoesOn(t *testing.T) {
+	up := newScript(t)
+	n := startLimitedNode(t, t.TempDir(), 4*mib, []string{up.URL})
+	for i := range 20 {
+		d, body := up.blob("app", 500<<10, uint64(i))
+		n.get(t, blobPath("app", d)).wantBytes(t, 200, body)
+		n.stored(t, d)
+	}
+	if u := n.dir.Usage(); u.Bytes > 4*mib || u.Evictions == 0 {
+		t.Errorf("usage is %+v; want at most 4 MiB after evictions", u)
+	}
 }

@@ -30,6 +30,7 @@ var (
 	errAbandoned = errors.New("nobody reads the fill any more")
 	errRestarted = errors.New("upstream sent wrong bytes, some of which were passed on")
 	errClosing   = errors.New("the node is shutting down")
+	errTooBig    = errors.New("the blob is larger than the whole store")
 )
 
 // fill is one download in progress into the store, shared by every request
@@ -142,6 +143,11 @@ func (f *fill) transfer(ctx context.Context) error {
 	fed, err := f.fetch(ctx, partial)
 	var spoolErr *spoolError
 	switch {
+	case errors.Is(err, errTooBig):
+		_ = partial.Discard()
+		f.set.log.Info("streaming without storing", "digest", f.digest, "reason", err)
+		f.change(func() { f.direct = err })
+		return nil
 	case errors.As(err, &spoolErr):
 		_ = partial.Discard() // its bytes take room that is missing
 		f.giveUpSpool(err)
@@ -205,6 +211,9 @@ func (f *fill) fetch(ctx context.Context, partial *blobstore.Partial) (string, e
 func (f *fill) pump(ctx context.Context, in *feed, partial *blobstore.Partial) error {
 	if err := in.open(ctx); err != nil {
 		return err
+	}
+	if limit := f.set.local.Limit(); limit > 0 && in.size > limit {
+		return fmt.Errorf("%d bytes, and max_size is %d: %w", in.size, limit, errTooBig)
 	}
 	f.change(func() { f.known, f.size = true, in.size })
 	buf := buffers.Get().(*[bufferSize]byte)

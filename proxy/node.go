@@ -28,6 +28,7 @@ const (
 	maxLists     = 64
 	maxAbsent    = 16384
 	maxRemoteHas = 16384
+	maxDoubts    = 1024
 )
 
 // UpstreamConfig is one upstream of a node.
@@ -67,6 +68,7 @@ type upstreamState struct {
 	name   string
 	client *upstream.Upstream
 	policy Policy
+	doubts *lru.Cache[doubt, time.Time] // when the endpoint sent wrong bytes
 }
 
 // Node is a pull-through registry. It implements registry.Backend.
@@ -151,7 +153,7 @@ func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 		if err != nil {
 			return fmt.Errorf("upstream %s: %w", uc.Name, err)
 		}
-		n.upstreams[uc.Name] = &upstreamState{name: uc.Name, client: client, policy: uc.Policy}
+		n.upstreams[uc.Name] = &upstreamState{name: uc.Name, client: client, policy: uc.Policy, doubts: newLRU[doubt, time.Time](maxDoubts)}
 	}
 	if cfg.Default == "" {
 		return nil

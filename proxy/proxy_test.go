@@ -157,7 +157,13 @@ type nodeOption func(*Config)
 // the given URLs.
 func startNode(t *testing.T, dir string, urls []string, options ...nodeOption) *testNode {
 	t.Helper()
-	local, err := blobstore.OpenDir(dir, blobstore.DirConfig{})
+	return startLimitedNode(t, dir, 0, urls, options...)
+}
+
+// startLimitedNode is startNode with a size limit on the store, in bytes.
+func startLimitedNode(t *testing.T, dir string, maxSize int64, urls []string, options ...nodeOption) *testNode {
+	t.Helper()
+	local, err := blobstore.OpenDir(dir, blobstore.DirConfig{MaxSize: maxSize})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,16 @@ type source interface {
 	same(source) bool
 }
 
+// doubtTTL is for how long an endpoint that sent wrong bytes for a blob is the
+// last to be asked for it again.
+const doubtTTL = 10 * time.Minute
+
+// doubt is an endpoint that sent wrong bytes for a blob.
+type doubt struct {
+	endpoint *upstream.Endpoint
+	digest   digest.Digest
+}
+
 // upstreamSource reads a blob from one repository of an upstream.
 type upstreamSource struct {
 	up     *upstreamState
@@ -44,7 +54,20 @@ type upstreamSource struct {
 	mu    sync.Mutex
 	last  *upstream.Endpoint
 	bad   map[*upstream.Endpoint]bool // sent wrong bytes
-	tired map[*upstream.Endpoint]bool // sent nothing, the last time round
+	tired map[*upstream.Endpoint]bool // sent nothing the last time round, or wrong bytes lately
+}
+
+func newUpstreamSource(up *upstreamState, repo string, d digest.Digest) *upstreamSource {
+	s := &upstreamSource{
+		up: up, repo: repo, digest: d,
+		bad: make(map[*upstream.Endpoint]bool), tired: make(map[*upstream.Endpoint]bool),
+	}
+	for _, e := range up.client.Endpoints() {
+		if since, ok := up.doubts.Get(doubt{e, d}); ok && time.Since(since) < doubtTTL {
+			s.tired[e] = true
+		}
+	}
+	return s
 }
 
 func (s *upstreamSource) open(ctx context.Context, offset, size int64) (io.ReadCloser, int64, error) {
@@ -89,9 +112,6 @@ func (s *upstreamSource) skip(e *upstream.Endpoint) bool {
 func (s *upstreamSource) falter(error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.tired == nil {
-		s.tired = make(map[*upstream.Endpoint]bool)
-	}
 	s.tired[s.last] = true
 }
 
@@ -101,10 +121,8 @@ func (s *upstreamSource) disbelieve(err error) {
 	if s.last == nil {
 		return
 	}
-	if s.bad == nil {
-		s.bad = make(map[*upstream.Endpoint]bool)
-	}
 	s.bad[s.last] = true
+	s.up.doubts.Add(doubt{s.last, s.digest}, time.Now())
 	s.last.Penalize(err)
 }
 
