@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 
@@ -56,10 +57,18 @@ func logRequest(access slog.Handler, o *registry.Observation, outcome registry.O
 		n++
 	}
 	if o.Err != nil {
-		attrs[n] = slog.String("error", o.Err.Error())
+		attrs[n] = slog.String("error", reason(o.Err))
 		n++
 	}
 	line := slog.NewRecord(o.Start.Add(o.Duration), slog.LevelInfo, "request", 0)
 	line.AddAttrs(attrs[:n]...)
 	_ = access.Handle(context.Background(), line) // where would one tell that the log failed?
+}
+
+// reason is why a request failed: the cause where the client was told less.
+func reason(err error) string {
+	if told, ok := errors.AsType[*registry.Error](err); ok && told.Err != nil {
+		return told.Err.Error()
+	}
+	return err.Error()
 }

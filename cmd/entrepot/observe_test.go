@@ -39,7 +39,7 @@ func TestARequestIsCountedAndLogged(t *testing.T) {
 
 	done(&hit)
 	cut := hit
-	cut.Cache.Upstream, cut.Cache.Detail, cut.Err = "evil.example", "upstream-down", errors.New("connection reset")
+	cut.Cache.Upstream, cut.Cache.Detail, cut.Err = "evil.example", "upstream-down", &registry.Error{Message: "it broke", Err: errors.New("connection reset")}
 	done(&cut)
 	done(&registry.Observation{Request: &registry.Request{}, Method: "PUT", Path: "/v2/", Status: 405})
 

@@ -83,7 +83,7 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	// can be watched; the node's accepts from the start and answers once the
 	// store is open.
 	p.start(p.admin, newServer(adminHandler(p.registry, &p.ready, build.Version), nil, logs.main))
-	node, err := openNode(cfg.Node, logs, p.registry, build)
+	node, err := openNode(cfg.Node, logs, p.registry, build) //nolint:contextcheck // the node lives until close, not until the signal
 	if err != nil {
 		return errors.Join(err, p.shutdown(cut, 0))
 	}
@@ -105,6 +105,7 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	if err := node.close(closing); err != nil {
 		logs.main.Error("closing the node", "error", err)
 	}
+	logs.close() // lines of requests come before the last one
 	logs.main.Info("stopped")
 	return failed
 }
@@ -249,7 +250,7 @@ func announce(log *slog.Logger, stderr io.Writer, cfg *Config, p *process, build
 	if p.tls != nil {
 		scheme = "https"
 	}
-	fmt.Fprintf(stderr, `
+	_, _ = fmt.Fprintf(stderr, `
 Try it:      crane pull localhost:%[2]s/%[3]s/%[4]s image.tar
 containerd:  /etc/containerd/certs.d/%[3]s/hosts.toml
              [host."%[1]s://localhost:%[2]s"]
