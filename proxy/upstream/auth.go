@@ -47,6 +47,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	resp, err := g.next.RoundTrip(req)
+	if err != nil && forToken {
+		return nil, fmt.Errorf("token server %s: %w", req.URL.Host, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -112,40 +112,42 @@ func (e *Endpoint) undecided() {
 	e.mu.Unlock()
 }
 
-// failed reports a failure.
-func (e *Endpoint) failed(err *Error, now time.Time) {
-	if pause := e.fail(err, now); pause > 0 {
-		e.log.Warn("upstream endpoint is left alone", "url", e.text, "for", pause, "error", err)
+// failed reports a failure, and returns for how long the endpoint is left alone
+// now, 0 when it is not.
+func (e *Endpoint) failed(err *Error, now time.Time) time.Duration {
+	left, opened := e.fail(err, now)
+	if opened {
+		e.log.Warn("upstream endpoint is left alone", "url", e.text, "for", left, "error", err)
 	}
+	return left
 }
 
-// fail counts a failure and returns for how long it opened the circuit, 0 when
-// it did not.
-func (e *Endpoint) fail(err *Error, now time.Time) time.Duration {
+func (e *Endpoint) fail(err *Error, now time.Time) (left time.Duration, opened bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.probing = false
+	left = max(0, e.until.Sub(now))
 	pause := err.RetryAfter
 	if pause == 0 && err.Kind == RateLimited {
 		pause = rateLimitPause
 	}
 	if pause == 0 {
-		if now.Before(e.until) {
-			return 0 // of a request that began before the circuit opened
+		if left > 0 {
+			return left, false // of a request that began before the circuit opened
 		}
 		e.failures++
 		if e.failures < failuresToOpen {
-			return 0
+			return 0, false
 		}
 		pause = firstPause << min(e.failures-failuresToOpen, 10)
 		pause = min(pause, lastPause)
 		pause -= time.Duration(0.2 * e.jitter() * float64(pause))
 	}
-	if until := now.Add(pause); until.After(e.until) {
-		e.until, e.reason = until, err
-		return pause
+	if pause <= left {
+		return left, false
 	}
-	return 0
+	e.until, e.reason = now.Add(pause), err
+	return pause, true
 }
 
 // parseBase reads a configured URL.

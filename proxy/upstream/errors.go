@@ -148,7 +148,7 @@ func sendError(err error) *Error {
 	case errors.As(err, &told):
 		return told
 	case errors.As(err, &network):
-		return &Error{Kind: Unavailable, Timeout: isTimeout(err), Err: clean(network)}
+		return &Error{Kind: Unavailable, Timeout: isTimeout(err), Err: clean(err)}
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return &Error{Kind: Denied, Status: http.StatusUnauthorized, Err: errors.New("it asks for a user name and password, and none is configured")}
 	}

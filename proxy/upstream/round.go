@@ -18,8 +18,8 @@ func (r *round) failed(e *Endpoint, err *Error) { r.failures = append(r.failures
 func (r *round) refused(err *Error) { r.failures = append(r.failures, failed{nil, err}) }
 
 // worthAnother is the endpoint asked last, if its failure may pass in a moment:
-// a broken connection or a 5xx. One that took its time, or named a time, is not
-// asked again at once.
+// a broken connection or a 5xx. One that took its time, or is left alone now, is
+// not asked again at once.
 func (r *round) worthAnother() *Endpoint {
 	i := r.lastAsked()
 	if i < 0 {

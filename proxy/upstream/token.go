@@ -195,8 +195,8 @@ func (c *tokenCache) remember(scheme auth.Scheme, key string, t token) {
 	c.tokens[key] = t
 }
 
-// makeRoom drops what has expired; if nothing has, any token, since one more
-// fetch is all that costs.
+// makeRoom drops what has expired; if that is little, any tokens, since one more
+// fetch is all that costs. It makes room for many, because it goes over all.
 func (c *tokenCache) makeRoom(now time.Time) {
 	for key, t := range c.tokens {
 		if !t.good(now) {
@@ -204,7 +204,7 @@ func (c *tokenCache) makeRoom(now time.Time) {
 		}
 	}
 	for key := range c.tokens {
-		if len(c.tokens) < maxTokens {
+		if len(c.tokens) < maxTokens*7/8 {
 			return
 		}
 		delete(c.tokens, key)

@@ -291,7 +291,10 @@ func (u *Upstream) try(ctx context.Context, e *Endpoint, req *Request, release f
 	case NotFound, Denied:
 		e.well()
 	case Unavailable, RateLimited:
-		e.failed(failure, time.Now())
+		left := e.failed(failure, time.Now())
+		told := *failure // the endpoint keeps failure
+		told.RetryAfter = max(told.RetryAfter, left)
+		failure = &told
 	case Invalid:
 		e.undecided()
 	}
