@@ -59,8 +59,15 @@ capabilities = ["pull", "resolve"]
 	name := from.Upstream + "/" + a.Name()
 	// The native snapshotter copies: it leaves no mounts and works where
 	// overlays do not, inside of a container for one.
-	run(t, home, ctr, "--address", socket, "images", "pull", "--hosts-dir", hosts,
-		"--snapshotter", "native", "--platform", "linux/amd64", name)
+	pull := []string{
+		"--address", socket, "images", "pull", "--hosts-dir", hosts,
+		"--snapshotter", "native", "--platform", "linux/amd64",
+	}
+	if c.Version == 2 {
+		// Else it fetches the configs of all platforms.
+		pull = append(pull, "--skip-metadata")
+	}
+	run(t, home, ctr, append(pull, name)...)
 	stored := run(t, home, ctr, "--address", socket, "content", "ls", "--quiet")
 	for _, blob := range a.Blobs {
 		if !strings.Contains(stored, blob.Digest.String()) {
