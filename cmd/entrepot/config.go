@@ -115,6 +115,9 @@ func (n *NodeConfig) SetDefaults() {
 // SetDefaults sets the defaults of a store.
 func (s *StoreConfig) SetDefaults() { s.HighWatermark, s.LowWatermark = 90, 70 }
 
+// SetDefaults sets the defaults of the directory in front of a bucket.
+func (c *CacheConfig) SetDefaults() { c.Dir, c.MaxSize = "data", 10<<30 }
+
 // SetDefaults sets the defaults of a bucket.
 func (s *S3Config) SetDefaults() {
 	s.Region = "us-east-1"

@@ -66,12 +66,31 @@ func (c check) node(n *NodeConfig) {
 		c.upstream(name, &u)
 		n.Upstreams[name] = u
 	}
+	if n.DefaultUpstream == "" {
+		n.DefaultUpstream = obviousDefault(names)
+	}
 	if _, ok := n.Upstreams[n.DefaultUpstream]; !ok && n.DefaultUpstream != "" {
 		c.Problemf("node.default_upstream", "node.default_upstream: %q is not one of node.upstreams: %s", n.DefaultUpstream, strings.Join(names, ", "))
 	}
 }
 
+// obviousDefault is the upstream that clients mean who cannot name one: docker's
+// mirror protocol knows docker.io only.
+func obviousDefault(names []string) string {
+	switch {
+	case slices.Contains(names, "docker.io"):
+		return "docker.io"
+	case len(names) == 1:
+		return names[0]
+	}
+	return ""
+}
+
 func (c check) store(path string, s *StoreConfig) {
+	if s.S3 != nil && s.Cache == nil {
+		s.Cache = new(CacheConfig)
+		s.Cache.SetDefaults()
+	}
 	switch {
 	case s.Dir == "" && s.S3 == nil:
 		c.Problemf(path, "%s needs dir (a directory) or s3 (a bucket)", path)
@@ -80,8 +99,8 @@ func (c check) store(path string, s *StoreConfig) {
 	case s.S3 == nil && s.Cache != nil:
 		c.Problemf(path+".cache", "%s.cache goes with s3 only; the limit of a directory is %s.max_size", path, path)
 	case s.S3 != nil:
-		if s.Cache == nil || s.Cache.Dir == "" {
-			c.Problemf(path, "%s.s3 needs %s.cache.dir, a directory for blobs on their way", path, path)
+		if s.Cache.Dir == "" {
+			c.Problemf(path+".cache", "%s.s3 needs %s.cache.dir, a directory for blobs on their way", path, path)
 		}
 		if c.Has(path + ".max_size") {
 			c.Problemf(path+".max_size", "%s.max_size limits a directory; with s3 set %s.cache.max_size", path, path)

@@ -60,7 +60,7 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 		"bad watermarks":  {"node:\n  store: {dir: d, high_watermark: 60%}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store: low_watermark (70) must be below high_watermark (60)`},
 		"two stores":      {"node:\n  store: {dir: d, s3: {endpoint: \"http://h\", bucket: b}}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store has both dir and s3; keep one (a directory in front of a bucket is node.store.cache.dir)`},
 		"cache of a dir":  {"node:\n  store: {dir: d, cache: {dir: e}}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store.cache goes with s3 only; the limit of a directory is node.store.max_size`},
-		"half a bucket":   {"node:\n  store: {s3: {access_key: a}, max_size: 1GB}\n  upstreams: {docker.io: {}}", "config.yaml:2: node.store.s3 needs node.store.cache.dir, a directory for blobs on their way\nconfig.yaml:2: node.store.max_size limits a directory; with s3 set node.store.cache.max_size\nconfig.yaml:2: node.store.s3.endpoint is missing; write the URL of the S3 service\nconfig.yaml:2: node.store.s3.bucket is missing\nconfig.yaml:2: node.store.s3 needs access_key and secret_key together, or neither"},
+		"half a bucket":   {"node:\n  store: {s3: {access_key: a}, max_size: 1GB}\n  upstreams: {docker.io: {}}", "config.yaml:2: node.store.max_size limits a directory; with s3 set node.store.cache.max_size\nconfig.yaml:2: node.store.s3.endpoint is missing; write the URL of the S3 service\nconfig.yaml:2: node.store.s3.bucket is missing\nconfig.yaml:2: node.store.s3 needs access_key and secret_key together, or neither"},
 		"bucket's limits": {"node:\n  store:\n    cache: {dir: c}\n    s3:\n      endpoint: http://h/b\n      bucket: b\n      part_size: 1MB\n      redirect_expiry: 8d\n      prefix: a/../b\n  upstreams: {docker.io: {}}", "config.yaml:5: node.store.s3.endpoint has a path; write scheme, host and port, and set bucket and prefix with their own keys\nconfig.yaml:7: node.store.s3.part_size is 1MB; S3 allows 5MiB to 5GiB\nconfig.yaml:8: node.store.s3.redirect_expiry is 8d; S3 allows more than 0s, up to 7d\nconfig.yaml:9: node.store.s3.prefix must not hold \"..\""},
 		"unknown default": {node + "  default_upstream: dokcer.io", `config.yaml:5: node.default_upstream: "dokcer.io" is not one of node.upstreams: docker.io`},
 		"no memory":       {node + "  memory: 0", `config.yaml:5: node.memory is 0; it must be at least 1MiB`},
@@ -185,4 +185,26 @@ func FuzzParseConfigNeverPanicsAndNamesALine(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestDefaultsFollowFromWhatIsConfigured(t *testing.T) {
+	for name, c := range map[string]struct{ text, upstream, cache string }{
+		"docker.io among others": {"node:\n  store: {dir: d}\n  upstreams: {docker.io: {}, ghcr.io: {}}", "docker.io", ""},
+		"the only upstream":      {"node:\n  store: {dir: d}\n  upstreams: {ghcr.io: {}}", "ghcr.io", ""},
+		"none is obvious":        {"node:\n  store: {dir: d}\n  upstreams: {quay.io: {}, ghcr.io: {}}", "", ""},
+		"a bucket alone":         {"node:\n  store: {s3: {endpoint: \"http://h\", bucket: b}}\n  upstreams: {ghcr.io: {}}", "ghcr.io", "data"},
+	} {
+		cfg, err := parseConfig("config.yaml", []byte(c.text), os.LookupEnv, readSmall)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		cache := ""
+		if cfg.Node.Store.Cache != nil {
+			cache = string(cfg.Node.Store.Cache.Dir)
+		}
+		if cfg.Node.DefaultUpstream != c.upstream || cache != c.cache {
+			t.Errorf("%s: default upstream %q, cache %q; want %q and %q", name, cfg.Node.DefaultUpstream, cache, c.upstream, c.cache)
+		}
+	}
 }
