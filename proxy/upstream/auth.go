@@ -114,10 +114,10 @@ func (r *realmRule) check(realm *url.URL, e *Endpoint) error {
 // bareHost is the lower-case host, and the port unless it is the scheme's own.
 func bareHost(u *url.URL) string {
 	host := strings.ToLower(u.Host)
-	switch {
-	case u.Scheme == "https":
+	switch u.Scheme {
+	case "https":
 		host = strings.TrimSuffix(host, ":443")
-	case u.Scheme == "http":
+	case "http":
 		host = strings.TrimSuffix(host, ":80")
 	}
 	return host

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,7 +31,7 @@ type tokenRegistry struct {
 func newTokenRegistry(t *testing.T) *tokenRegistry {
 	r := &tokenRegistry{content: say("content")}
 	r.answer = func(w http.ResponseWriter, token string) {
-		_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": 300})
+		_, _ = fmt.Fprintf(w, `{"token":%q,"expires_in":300}`, token)
 	}
 	r.server = newServer(t, r.serve)
 	return r

@@ -18,16 +18,16 @@ import (
 type Kind uint8
 
 const (
-	// NotFound: every endpoint answered 404 (or 410).
+	// NotFound is a 404 (or 410) from every endpoint.
 	NotFound Kind = iota + 1
-	// Denied: 401 or 403 after authentication, or 451.
+	// Denied is a 401 or 403 after authentication, or a 451.
 	Denied
-	// RateLimited: 429, or not asked because of a recent one.
+	// RateLimited is a 429, or not being asked because of a recent one.
 	RateLimited
-	// Unavailable: no connection, no answer in time, status 5xx, or not asked
+	// Unavailable is no connection, no answer in time, a 5xx, or not being asked
 	// because of recent failures.
 	Unavailable
-	// Invalid: the answer breaks the protocol or a rule of safety.
+	// Invalid is an answer that breaks the protocol or a rule of safety.
 	Invalid
 )
 

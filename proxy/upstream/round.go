@@ -1,6 +1,9 @@
 package upstream
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // round gathers what stood in the way while the endpoints were asked for one
 // request.
@@ -40,8 +43,8 @@ func (r *round) takeBack() {
 }
 
 func (r *round) lastAsked() int {
-	for i := len(r.failures) - 1; i >= 0; i-- {
-		if r.failures[i].endpoint != nil {
+	for i, f := range slices.Backward(r.failures) {
+		if f.endpoint != nil {
 			return i
 		}
 	}

@@ -104,7 +104,7 @@ func New(cfg Config) (*Upstream, error) {
 		cfg:    cfg,
 		blobs:  make(chan struct{}, cfg.MaxConcurrent),
 		small:  make(chan struct{}, smallConcurrent),
-		jitter: rand.Float64, //nolint:gosec // spreads retries; no secret
+		jitter: rand.Float64,
 	}
 	if len(cfg.URLs) == 0 {
 		return nil, errors.New("no URL is given")
