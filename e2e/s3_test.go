@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -15,17 +17,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// s3Store is the store section of a node whose content lies in a bucket. The
-// directory in front of it holds next to nothing, so that hits are read from
-// S3.
-func s3Store(t *testing.T, s3 *testenv.S3Server) map[string]any {
+// s3Store is the store section of a node whose content lies in a bucket, behind
+// a directory that holds at most cacheSize.
+func s3Store(t *testing.T, s3 *testenv.S3Server, cacheDir, cacheSize string) map[string]any {
 	t.Helper()
 	return map[string]any{
 		"s3": map[string]any{
 			"endpoint": s3.Endpoint, "bucket": s3.NewBucket(t), "region": s3.Region,
 			"access_key": s3.AccessKey, "secret_key": s3.SecretKey,
 		},
-		"cache": map[string]any{"dir": t.TempDir(), "max_size": "1MiB"},
+		"cache": map[string]any{"dir": cacheDir, "max_size": cacheSize},
 	}
 }
 
@@ -35,7 +36,8 @@ func TestS3StoreServesTheSamePulls(t *testing.T) {
 			s3, registry := server.Start(t), testenv.StartRegistry(t)
 			clients := pullers(publish(t, registry.Host(), false))
 			upstream := testenv.StartTap(t, registry.URL())
-			node := startNode(t, upstream.URL(), testenv.NodeConfig{Store: s3Store(t, s3), Race: true})
+			cache := filepath.Join(t.TempDir(), "cache")
+			node := startNode(t, upstream.URL(), testenv.NodeConfig{Store: s3Store(t, s3, cache, "1GiB"), Race: true})
 			from := node.Source(upstreamName)
 
 			for _, client := range clients {
@@ -48,8 +50,12 @@ func TestS3StoreServesTheSamePulls(t *testing.T) {
 				}
 				fetchedOnce(t, upstream.Requests(), pulled)
 			})
+			// A node on a new machine: no upstream, no directory, only the bucket.
 			upstream.Close()
 			node.Stop()
+			if err := os.RemoveAll(cache); err != nil {
+				t.Fatalf("emptying the directory in front of the bucket: %v", err)
+			}
 			node.Start()
 			for _, client := range clients {
 				t.Run(client.name+" from the bucket alone", func(t *testing.T) { client.pull(t, from) })
@@ -76,7 +82,13 @@ func TestS3StoppedAndStartedUnderLoad(t *testing.T) {
 				blobs = append(blobs, file.Blobs[0].Digest)
 			}
 			upstream := testenv.StartTap(t, registry.URL())
-			node := startNode(t, upstream.URL(), testenv.NodeConfig{Store: s3Store(t, s3), Race: true})
+			// Half of the files find room in front of the bucket, in the directory
+			// or in memory: the other hits are read from S3.
+			node := startNode(t, upstream.URL(), testenv.NodeConfig{
+				Store: s3Store(t, s3, t.TempDir(), "4MiB"),
+				Extra: map[string]any{"memory": "1MiB"},
+				Race:  true,
+			})
 			base := node.URL() + "/v2/" + upstreamName + "/library/files/blobs/"
 
 			// The first part of the load asks for half of the blobs, so that the
