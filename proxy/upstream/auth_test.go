@@ -222,7 +222,7 @@ func TestRealmOnAForeignHostIsRefused(t *testing.T) {
 	for name, realm := range map[string]string{
 		"other port": foreign.URL + "/token",
 		"other name": strings.Replace(foreign.URL, "127.0.0.1", "localhost", 1) + "/token",
-		"scheme":     "ftp://" + foreign.host() + "/token",
+		"scheme":     "ftp://" + foreign.host() + "/token?sig=s3cret",
 		"none":       "x",
 		"user":       "http://a:b@" + foreign.host() + "/token",
 	} {
@@ -233,6 +233,9 @@ func TestRealmOnAForeignHostIsRefused(t *testing.T) {
 			err := wantError(t, u, blob(), Invalid)
 			if name == "other port" && (!strings.Contains(err.Error(), foreign.host()) || !strings.Contains(err.Error(), "token_hosts")) {
 				t.Errorf("error does not say what to do: %v", err)
+			}
+			if strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("error tells the realm's query: %v", err)
 			}
 			r.asked(t, 1)
 		})

@@ -176,6 +176,9 @@ type ended struct {
 }
 
 func (e ended) Read(p []byte) (int, error) {
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
+	}
 	stop := context.AfterFunc(e.ctx, func() { _ = e.ReadCloser.Close() })
 	defer stop()
 	return e.ReadCloser.Read(p)
@@ -213,9 +216,14 @@ func TestStallBreaksABodyOffAndADripDoesNot(t *testing.T) {
 
 func TestSlowReaderIsNoStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		reader, writer := io.Pipe()
+		go func() {
+			_, _ = io.WriteString(writer, content)
+			writer.Close()
+		}()
 		u := newUpstream(t, Config{
 			URLs:      []string{"https://r.example.org"},
-			Transport: &pipe{length: 10, body: func() io.ReadCloser { return io.NopCloser(strings.NewReader(content)) }},
+			Transport: &pipe{length: 10, body: func() io.ReadCloser { return reader }},
 		})
 		resp, err := u.Do(t.Context(), blob())
 		if err != nil {

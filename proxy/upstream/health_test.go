@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -144,6 +145,43 @@ func TestOneRequestProbesAnEndpoint(t *testing.T) {
 		n.wantAsked(t, "a", 1)
 		wantBody(t, u, blob(), "x")
 	})
+}
+
+func TestProbeThatIsGivenUpLeavesTheNextRequestToProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		n.hosts["a"] = answer(429, "Retry-After", "5")
+		u := n.upstream(t, "a")
+		wantError(t, u, blob(), RateLimited)
+		time.Sleep(5 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		n.hosts["a"] = func() (*http.Response, error) { cancel(); return nil, ctx.Err() }
+		if _, err := u.Do(ctx, blob()); !errors.Is(err, context.Canceled) {
+			t.Errorf("got error %v", err)
+		}
+		n.hosts["a"] = answer(200)
+		wantBody(t, u, blob(), "x")
+	})
+}
+
+func TestAnswerOfAnyMeaningEndsARowOfFailures(t *testing.T) {
+	for _, status := range []int{404, 401, 200} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork()
+			u := n.upstream(t, "a")
+			for _, h := range []func() (*http.Response, error){noAnswer, answer(status), noAnswer} {
+				n.hosts["a"] = h
+				resp, err := u.Do(t.Context(), blob()) // without an answer it is asked twice
+				if err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+			}
+			if refusal := u.Endpoints()[0].admit(time.Now()); refusal != nil {
+				t.Errorf("%d between failures: %v", status, refusal)
+			}
+		})
+	}
 }
 
 func TestRetryAfterIsHonouredExactly(t *testing.T) {
