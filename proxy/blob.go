@@ -40,9 +40,12 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 		return registry.Blob{Digest: req.Digest, Size: -1, Redirect: u}, cs, nil
 	}
 	blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
-	if errors.Is(err, errStored) { // committed since we looked
+	for errors.Is(err, errStored) { // committed since we looked
 		if blob, err = n.stored(ctx, req); err == nil {
 			return blob, cs, nil
+		}
+		if errors.Is(err, blobstore.ErrNotExist) { // and evicted
+			blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
 		}
 	}
 	if err != nil {
@@ -135,21 +138,28 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 		sources = append(sources, &remoteSource{remote: n.remote, digest: d})
 	}
 	sources = append(sources, newUpstreamSource(up, repo, d))
-	r, joined, err := n.fills.join(ctx, d, n.sizes.of(up, repo, d), sources)
-	if err != nil {
-		return registry.Blob{}, cs, err
+	for {
+		r, joined, err := n.fills.join(ctx, d, n.sizes.of(up, repo, d), sources)
+		if err != nil {
+			return registry.Blob{}, cs, err
+		}
+		size, err := r.ready(ctx)
+		if err == nil {
+			if err = r.open(); errors.Is(err, blobstore.ErrNotExist) {
+				_ = r.Close()
+				continue // filled and evicted already: fill it again
+			}
+		}
+		if err != nil {
+			_ = r.Close()
+			n.absent.remember(key, err)
+			return registry.Blob{}, cs, err
+		}
+		if cs.Collapsed = joined; !joined {
+			cs.FwdStatus = http.StatusOK
+		}
+		return registry.Blob{Digest: d, Size: size, Content: r}, cs, nil
 	}
-	cs.Collapsed = joined
-	size, err := r.ready(ctx)
-	if err != nil {
-		_ = r.Close()
-		n.absent.remember(key, err)
-		return registry.Blob{}, cs, err
-	}
-	if !joined {
-		cs.FwdStatus = http.StatusOK
-	}
-	return registry.Blob{Digest: d, Size: size, Content: r}, cs, nil
 }
 
 // bytesContent is a blob in memory.

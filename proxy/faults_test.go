@@ -717,3 +717,38 @@ func TestStoreEvictsWhatWasUsedLeastAndGoesOn(t *testing.T) {
 		t.Errorf("usage is %+v; want at most 4 MiB after evictions", u)
 	}
 }
+
+// In a store that holds hardly more than one blob, what is committed is evicted
+// at once; clients that share its fill must not notice.
+func TestClientsOfAFillAreServedThoughTheBlobIsEvictedAtOnce(t *testing.T) {
+	up := newScript(t)
+	n := startLimitedNode(t, t.TempDir(), mib, []string{up.URL}, patient)
+	type blob struct {
+		digest digest.Digest
+		body   []byte
+	}
+	blobs := make([]blob, 8)
+	for i := range blobs {
+		blobs[i].digest, blobs[i].body = up.blob("app", 600<<10, uint64(i))
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		for _, b := range blobs {
+			wg.Go(func() {
+				for range 5 {
+					resp, err := http.Get(n.Server.URL + blobPath("app", b.digest))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					got, err := io.ReadAll(resp.Body)
+					resp.Body.Close()
+					if err != nil || resp.StatusCode != 200 || !bytes.Equal(got, b.body) {
+						t.Errorf("status %d, %d bytes, %v", resp.StatusCode, len(got), err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+}

@@ -340,6 +340,19 @@ func (r *fillReader) ready(ctx context.Context) (size int64, err error) {
 	}
 }
 
+// open gives the reader its descriptor while the blob is surely there: once
+// committed, it may be evicted at any time. Errors: blobstore.ErrNotExist when
+// that has happened.
+func (r *fillReader) open() error {
+	r.fill.mu.Lock()
+	direct := r.fill.direct != nil
+	r.fill.mu.Unlock()
+	if direct || r.direct != nil {
+		return nil
+	}
+	return r.openSpool()
+}
+
 // Ready reports whether length bytes from offset can be written without
 // waiting for a source.
 func (r *fillReader) Ready(offset, length int64) bool {

@@ -133,6 +133,9 @@ func (b *body) sendFile(src io.Reader, limit int64) (sent int64, err error) {
 		b.account(n)
 		sent += n
 		if err != nil {
+			if !fromFile(err) {
+				b.writeErr = err
+			}
 			return sent, err
 		}
 		if n < piece {
@@ -141,6 +144,11 @@ func (b *body) sendFile(src io.Reader, limit int64) (sent int64, err error) {
 	}
 	b.limited.R = nil
 	return sent, nil
+}
+
+// fromFile reports that sending a file failed on the file's side.
+func fromFile(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // copyFrom sends what src gives, up to limit bytes, negative for all. Its reads

@@ -36,6 +36,10 @@ func (e *Error) Unwrap() error { return e.Err }
 // answer (nginx's number; it is never sent).
 const statusClientGone = 499
 
+// ErrClientGone is why a transfer was cut that the client did not want to its
+// end: clients that fetch in parallel close what they have enough of.
+var ErrClientGone = errors.New("the client left")
+
 // fail answers with an error. The headers must not have gone out yet.
 func (x *exchange) fail(err error) {
 	x.obs.Err = err
@@ -90,7 +94,8 @@ func (x *exchange) abort(err error) {
 	x.cut = true
 	x.obs.Err = err
 	if x.body.writeErr != nil || x.r.Context().Err() != nil {
-		return // the client left, which is no news
+		x.obs.Err = fmt.Errorf("%w: %w", ErrClientGone, err)
+		return // which is no news: clients close what they have enough of
 	}
 	x.identify()
 	x.logger.WarnContext(x.r.Context(), "transfer cut",

@@ -56,7 +56,11 @@ func logRequest(access slog.Handler, o *registry.Observation, outcome registry.O
 		attrs[n] = slog.String("detail", o.Cache.Detail)
 		n++
 	}
-	if o.Err != nil {
+	switch {
+	case errors.Is(o.Err, registry.ErrClientGone):
+		attrs[n] = slog.Bool("client_left", true)
+		n++
+	case o.Err != nil:
 		attrs[n] = slog.String("error", reason(o.Err))
 		n++
 	}
