@@ -145,7 +145,7 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 		}
 		size, err := r.ready(ctx)
 		if err == nil {
-			if err = r.open(); errors.Is(err, blobstore.ErrNotExist) {
+			if err = r.open(ctx); errors.Is(err, blobstore.ErrNotExist) {
 				_ = r.Close()
 				continue // filled and evicted already: fill it again
 			}

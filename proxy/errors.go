@@ -55,6 +55,7 @@ func clientError(err error, what string, up *upstreamState, repo, ref string) er
 		return answer(errcode.ErrorCodeUnavailable, http.StatusBadGateway, up.name+" broke off while sending the "+subject)
 	}
 	switch ue.Kind {
+	case upstream.Unavailable:
 	case upstream.NotFound:
 		return answer(unknown, http.StatusNotFound, up.name+" has no "+subject)
 	case upstream.Denied:

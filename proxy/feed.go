@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"entrepot/blobstore"
@@ -21,8 +20,6 @@ const (
 	// maxPause bounds the pause between two rounds of asking all sources.
 	maxPause = 5 * time.Second
 )
-
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // feed reads one blob from its sources as if from one that never breaks: where
 // a source breaks, it goes on at that byte with whichever source can. It does

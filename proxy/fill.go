@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,7 +51,7 @@ type fill struct {
 	spooled    int64 // bytes in the spool
 	generation int   // counts starts from byte 0: readers of an older one hold wrong bytes
 	verified   bool  // the spool is whole and has the digest
-	direct     error // the spool failed: readers fetch for themselves
+	direct     bool  // the spool failed: readers fetch for themselves
 	err        error // the fill failed
 	readers    int
 	lingering  *time.Timer
@@ -117,7 +117,7 @@ func (f *fill) run(ctx context.Context) {
 		if f.lingering != nil {
 			f.lingering.Stop()
 		}
-		if f.err = err; err == nil && !f.verified && f.direct == nil {
+		if f.err = err; err == nil && !f.verified && !f.direct {
 			f.err = errAbandoned
 		}
 	})
@@ -144,13 +144,13 @@ func (f *fill) transfer(ctx context.Context) error {
 	var spoolErr *spoolError
 	switch {
 	case errors.Is(err, errTooBig):
-		_ = partial.Discard()
 		f.set.log.Info("streaming without storing", "digest", f.digest, "reason", err)
-		f.change(func() { f.direct = err })
+		f.change(func() { f.direct = true })
+		_ = partial.Discard()
 		return nil
 	case errors.As(err, &spoolErr):
-		_ = partial.Discard() // its bytes take room that is missing
 		f.giveUpSpool(err)
+		_ = partial.Discard() // its bytes take room that is missing
 		return nil
 	case errors.Is(err, blobstore.ErrDigestMismatch):
 		_ = partial.Discard()
@@ -161,8 +161,8 @@ func (f *fill) transfer(ctx context.Context) error {
 
 	f.change(func() { f.verified, f.known, f.size = true, true, f.spooled })
 	if err := partial.Commit(context.WithoutCancel(ctx)); err != nil {
+		f.giveUpSpool(err)
 		_ = partial.Discard()
-		f.set.log.Error("blob served but not stored", "digest", f.digest, "error", err)
 		return nil
 	}
 	f.set.stored(f.digest, fed)
@@ -216,8 +216,8 @@ func (f *fill) pump(ctx context.Context, in *feed, partial *blobstore.Partial) e
 		return fmt.Errorf("%d bytes, and max_size is %d: %w", in.size, limit, errTooBig)
 	}
 	f.change(func() { f.known, f.size = true, in.size })
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+	buf := f.set.buffers.Get().(*[bufferSize]byte)
+	defer f.set.buffers.Put(buf)
 	for {
 		n, err := in.Read(ctx, buf[:])
 		if n > 0 {
@@ -246,13 +246,13 @@ func (f *feed) label() string {
 func (f *fill) giveUpSpool(err error) {
 	f.set.log.Error("streaming without storing", "digest", f.digest, "error", err)
 	f.set.spoolFailed()
-	f.change(func() { f.direct = err })
+	f.change(func() { f.direct = true })
 }
 
 func (f *fill) currentSources() []source {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.sources[:len(f.sources):len(f.sources)]
+	return slices.Clip(f.sources)
 }
 
 // join adds a reader, unless the fill is being given up.
@@ -284,7 +284,7 @@ func (f *fill) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.readers--
-	if f.readers > 0 || f.verified || f.err != nil || f.direct != nil || f.mostlyThere() {
+	if f.readers > 0 || f.verified || f.err != nil || f.direct || f.mostlyThere() {
 		return
 	}
 	f.lingering = time.AfterFunc(linger, f.abandon)
@@ -307,197 +307,3 @@ type spoolError struct{ err error }
 
 func (e *spoolError) Error() string { return "writing the spool: " + e.err.Error() }
 func (e *spoolError) Unwrap() error { return e.err }
-
-// fillReader is one request's view of a fill. It implements registry.Content.
-type fillReader struct {
-	fill       *fill
-	sent       bool // some bytes of this generation went to the client
-	next       int64
-	fromStart  bool // the client was sent everything from byte 0 to next
-	generation int
-	file       *os.File
-	direct     *direct
-	closed     bool
-}
-
-// ready waits until the fill knows its size, as far as the source tells it.
-func (r *fillReader) ready(ctx context.Context) (size int64, err error) {
-	f := r.fill
-	if err := f.await(ctx, func() bool { return f.known || f.err != nil || f.direct != nil }); err != nil {
-		return 0, err
-	}
-	f.mu.Lock()
-	size, known, ferr, direct := f.size, f.known, f.err, f.direct
-	f.mu.Unlock()
-	switch {
-	case direct != nil && !known:
-		r.goDirect()
-		return r.direct.ready(ctx)
-	case known || direct != nil:
-		return size, nil
-	default:
-		return 0, ferr
-	}
-}
-
-// open gives the reader its descriptor while the blob is surely there: once
-// committed, it may be evicted at any time. Errors: blobstore.ErrNotExist when
-// that has happened.
-func (r *fillReader) open() error {
-	r.fill.mu.Lock()
-	direct := r.fill.direct != nil
-	r.fill.mu.Unlock()
-	if direct || r.direct != nil {
-		return nil
-	}
-	return r.openSpool()
-}
-
-// Ready reports whether length bytes from offset can be written without
-// waiting for a source.
-func (r *fillReader) Ready(offset, length int64) bool {
-	r.fill.mu.Lock()
-	defer r.fill.mu.Unlock()
-	return length >= 0 && r.fill.released() >= offset+length
-}
-
-// WriteRange implements registry.Content.
-func (r *fillReader) WriteRange(ctx context.Context, w io.Writer, offset, length int64) (int64, error) {
-	if !r.sent {
-		r.next, r.fromStart = offset, offset == 0
-	}
-	r.fromStart = r.fromStart && offset == r.next
-	var written int64
-	for length < 0 || written < length {
-		n, err := r.writeSome(ctx, w, offset+written, length-written, length < 0)
-		written += n
-		r.next = offset + written
-		if n > 0 {
-			r.sent = true
-		}
-		if errors.Is(err, io.EOF) && length < 0 {
-			return written, nil
-		}
-		if err != nil {
-			return written, err
-		}
-	}
-	return written, nil
-}
-
-// writeSome writes what is there from offset, at least a byte.
-func (r *fillReader) writeSome(ctx context.Context, w io.Writer, offset, length int64, toEnd bool) (int64, error) {
-	if r.direct != nil {
-		return r.writeDirect(ctx, w, offset, length, toEnd)
-	}
-	f := r.fill
-	var (
-		limit      int64
-		generation int
-		direct     bool
-		failed     error
-	)
-	err := f.await(ctx, func() bool {
-		limit, generation, failed, direct = f.released(), f.generation, f.err, f.direct != nil
-		return limit > offset || generation != r.generation || failed != nil || direct || f.verified
-	})
-	switch {
-	case err != nil:
-		return 0, err
-	case generation != r.generation:
-		return 0, r.reopen(generation)
-	case limit > offset:
-	case direct:
-		r.goDirect()
-		return r.writeDirect(ctx, w, offset, length, toEnd)
-	case failed != nil:
-		return 0, failed
-	default:
-		return 0, io.EOF // verified, and nothing past offset
-	}
-	if r.file == nil {
-		if err := r.openSpool(); err != nil || r.generation != generation {
-			return 0, err
-		}
-	}
-	if toEnd {
-		length = limit - offset
-	}
-	if _, err := r.file.Seek(offset, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("reading the spool of %s: %w", f.digest, err)
-	}
-	n, err := io.CopyN(w, r.file, min(length, limit-offset))
-	if err != nil {
-		return n, fmt.Errorf("sending %s: %w", f.digest, err)
-	}
-	return n, nil
-}
-
-func (r *fillReader) openSpool() error {
-	f := r.fill
-	f.mu.Lock()
-	generation := f.generation
-	file, err := f.partial.OpenReader()
-	f.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("opening the spool of %s: %w", f.digest, err)
-	}
-	r.file, r.generation = file, generation
-	return nil
-}
-
-// reopen moves to a newer generation, which only a client that has nothing of
-// the older one can.
-func (r *fillReader) reopen(generation int) error {
-	if r.sent {
-		return errRestarted
-	}
-	if r.file != nil {
-		r.file.Close()
-		r.file = nil
-	}
-	r.generation = generation
-	return nil
-}
-
-// goDirect lets the reader fetch for itself from where it stands.
-func (r *fillReader) goDirect() {
-	f := r.fill
-	f.mu.Lock()
-	size := f.size
-	if !f.known {
-		size = f.hint
-	}
-	f.mu.Unlock()
-	r.direct = &direct{digest: f.digest, in: feed{sources: f.currentSources, size: size, answered: r.sent}}
-	if r.fromStart && r.sent && r.file != nil {
-		r.direct.prefix = r.file
-	}
-}
-
-func (r *fillReader) writeDirect(ctx context.Context, w io.Writer, offset, length int64, toEnd bool) (int64, error) {
-	if toEnd {
-		length = -1
-	}
-	n, err := r.direct.WriteRange(ctx, w, offset, length)
-	if err == nil && toEnd {
-		err = io.EOF
-	}
-	return n, err
-}
-
-// Close leaves the fill.
-func (r *fillReader) Close() error {
-	if r.closed {
-		return nil
-	}
-	r.closed = true
-	if r.direct != nil {
-		_ = r.direct.Close()
-	}
-	if r.file != nil {
-		_ = r.file.Close()
-	}
-	r.fill.leave()
-	return nil
-}

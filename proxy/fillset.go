@@ -25,6 +25,7 @@ type fillSet struct {
 	log     *slog.Logger
 	metrics *metrics
 	slots   chan struct{} // one is held by each running fill
+	buffers sync.Pool     // of *[bufferSize]byte
 	onStore func(d digest.Digest, from string)
 
 	base    context.Context // of all fills
@@ -43,6 +44,7 @@ func newFillSet(local *blobstore.Dir, maxFills int, log *slog.Logger, m *metrics
 		log:     log,
 		metrics: m,
 		slots:   make(chan struct{}, maxFills),
+		buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }},
 		onStore: onStore,
 		fills:   make(map[digest.Digest]*fill),
 	}
@@ -70,6 +72,9 @@ func (s *fillSet) join(ctx context.Context, d digest.Digest, hint int64, sources
 	}
 }
 
+// get finds the digest's fill, or starts it with its first reader.
+//
+//nolint:contextcheck // a fill outlives the request that starts it
 func (s *fillSet) get(ctx context.Context, d digest.Digest, hint int64, sources []source) (f *fill, started bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +92,7 @@ func (s *fillSet) get(ctx context.Context, d digest.Digest, hint int64, sources 
 		finished: make(chan struct{}),
 	}
 	if time.Now().Before(s.noSpool) {
-		f.direct = errors.New("the local store cannot be written")
+		f.direct = true
 		f.cancel = func(error) {}
 		close(f.finished)
 		return f, true, nil

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"entrepot/blobstore"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
 
@@ -104,7 +103,7 @@ func (n *Node) Manifest(ctx context.Context, req *registry.Request) (*registry.M
 func (n *Node) manifestByDigest(ctx context.Context, up *upstreamState, repo string, d digest.Digest, head bool) (*registry.Manifest, registry.CacheStatus, error) {
 	cs := registry.CacheStatus{Outcome: registry.OutcomeHit, Upstream: up.name}
 	key := nameKey{up, repo, string(d)}
-	h, ok := n.known(key)
+	h, ok := n.known(key) //nolint:contextcheck // what is loaded is for every later request
 	if ok {
 		if head {
 			return &registry.Manifest{ManifestHead: h}, cs, nil
@@ -238,7 +237,7 @@ func (n *Node) learnManifest(ctx context.Context, key nameKey, m *registry.Manif
 	n.keepSmall(ctx, m.Digest, m.Body)
 	byDigest := nameKey{key.up, key.repo, string(m.Digest)}
 	n.manifests.Add(byDigest, m.ManifestHead)
-	n.writeRecord(byDigest.recordKey(manifestRecords), recordOf(m.ManifestHead, time.Time{}), true)
+	n.writeRecord(byDigest.recordKey(manifestRecords), recordOf(m.ManifestHead, time.Time{}), true) //nolint:contextcheck // kept whoever asked
 	n.sizes.learn(key.up, key.repo, m.Body)
 }
 
@@ -306,5 +305,3 @@ func mediaType(resp *upstream.Response, body []byte) string {
 
 // isDigest tells a digest from a tag: no tag holds a colon.
 func isDigest(ref string) bool { return strings.Contains(ref, ":") }
-
-var _ blobstore.Store = (RemoteStore)(nil)

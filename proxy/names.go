@@ -84,7 +84,8 @@ type names[V any] struct {
 	// load gives a name's record from the store; ok is false without one.
 	load func(key nameKey) (v V, checked time.Time, ok bool)
 	// save keeps a record. It reports trouble itself: an answer does not
-	// depend on it. changed says that v is not what the record held.
+	// depend on it. changed says that v is not
+	// what the record held.
 	save func(key nameKey, v V, checked time.Time, changed bool)
 	// equal compares two values.
 	equal func(a, b V) bool
@@ -265,21 +266,6 @@ func (n *names[V]) settle(key nameKey, e *nameEntry[V], c *check, policy *Policy
 	}
 	c.err = err
 	close(c.done)
-}
-
-// forget makes the next request ask the store and upstream anew.
-func (n *names[V]) forget(key nameKey) { n.entries.Remove(key) }
-
-// put sets a name's value from a check made elsewhere.
-func (n *names[V]) put(key nameKey, v V) {
-	key = key.clone()
-	now := time.Now()
-	n.save(key, v, now, true)
-	e := n.entry(key)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.loaded, e.known, e.value, e.checked = true, true, v, now
-	e.refusal, e.failure, e.notUntil = nil, "", time.Time{}
 }
 
 func (n *names[V]) entry(key nameKey) *nameEntry[V] {

@@ -82,11 +82,11 @@ func (s *script) serve(w http.ResponseWriter, r *http.Request, c served) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(c.body))
 }
 
-// blob gives the upstream a blob of size pseudo-random bytes.
-func (s *script) blob(repo string, size int, seed uint64) (digest.Digest, []byte) {
+// blob gives the upstream's repository app a blob of size pseudo-random bytes.
+func (s *script) blob(size int, seed uint64) (digest.Digest, []byte) {
 	b := randomBytes(size, seed)
 	d := digest.FromBytes(b)
-	s.put("/v2/"+repo+"/blobs/"+string(d), served{b, "application/octet-stream", d})
+	s.put(blobPath(d), served{b, "application/octet-stream", d})
 	return d, b
 }
 
@@ -105,12 +105,6 @@ func (s *script) put(path string, c served) {
 	s.content[path] = c
 }
 
-func (s *script) remove(path string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.content, path)
-}
-
 // do sets what the upstream does from now on.
 func (s *script) do(act func(w http.ResponseWriter, r *http.Request, n int) bool) {
 	s.mu.Lock()
@@ -125,11 +119,11 @@ func (s *script) log() []string {
 	return append([]string(nil), s.asked...)
 }
 
-// times counts the logged requests that start so.
-func (s *script) times(prefix string) int {
+// gets counts the logged GET requests.
+func (s *script) gets() int {
 	n := 0
 	for _, line := range s.log() {
-		if strings.HasPrefix(line, prefix) {
+		if strings.HasPrefix(line, "GET ") {
 			n++
 		}
 	}
@@ -304,7 +298,7 @@ func (g got) wantCut(t *testing.T) {
 	}
 }
 
-func blobPath(repo string, d digest.Digest) string { return "/v2/" + repo + "/blobs/" + string(d) }
+func blobPath(d digest.Digest) string { return "/v2/app/blobs/" + string(d) }
 
 // upTo sends a complete answer's headers and the first n bytes, then breaks.
 func upTo(w http.ResponseWriter, r *http.Request, body []byte, n int) {

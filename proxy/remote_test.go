@@ -124,10 +124,10 @@ func (f *fakeRemote) uploaded(t *testing.T, d digest.Digest) {
 
 func TestBlobIsUploadedAndAnotherNodeServesItWithUpstreamGone(t *testing.T) {
 	up, remote := newScript(t), newFakeRemote(t)
-	d, body := up.blob("app", 3*mib, 1)
+	d, body := up.blob(3*mib, 1)
 	m := up.manifest("app", "v1", `{"schemaVersion":2}`)
 	first := startNode(t, t.TempDir(), []string{up.URL}, withRemote(remote))
-	first.get(t, blobPath("app", d)).wantBytes(t, 200, body)
+	first.get(t, blobPath(d)).wantBytes(t, 200, body)
 	remote.uploaded(t, d)
 	first.get(t, "/v2/app/manifests/v1").wantBytes(t, 200, []byte(`{"schemaVersion":2}`))
 	remote.uploaded(t, m)
@@ -138,13 +138,13 @@ func TestBlobIsUploadedAndAnotherNodeServesItWithUpstreamGone(t *testing.T) {
 	})
 	up.Close()
 	second := startNode(t, t.TempDir(), []string{up.URL}, withRemote(remote))
-	second.get(t, blobPath("app", d)).wantBytes(t, 200, body)
+	second.get(t, blobPath(d)).wantBytes(t, 200, body)
 	second.get(t, "/v2/app/manifests/v1").wantBytes(t, 200, []byte(`{"schemaVersion":2}`))
 	opens := remote.opens.Load()
 	if !second.stored(t, d) {
 		t.Error("the second node did not keep the blob on its disk")
 	}
-	second.get(t, blobPath("app", d)).wantBytes(t, 200, body)
+	second.get(t, blobPath(d)).wantBytes(t, 200, body)
 	if remote.opens.Load() != opens {
 		t.Error("the second read went to the remote store again")
 	}
@@ -152,39 +152,39 @@ func TestBlobIsUploadedAndAnotherNodeServesItWithUpstreamGone(t *testing.T) {
 
 func TestRemoteStoreThatBreaksInMidBlobIsContinuedFromUpstream(t *testing.T) {
 	up, remote := newScript(t), newFakeRemote(t)
-	d, body := up.blob("app", 3*mib, 1)
+	d, body := up.blob(3*mib, 1)
 	if err := remote.Dir.Put(t.Context(), d, int64(len(body)), strings.NewReader(string(body))); err != nil {
 		t.Fatal(err)
 	}
 	remote.cutAt.Store(mib)
 	n := startNode(t, t.TempDir(), []string{up.URL}, withRemote(remote))
-	remoteDown := func(w http.ResponseWriter, r *http.Request, _ int) bool {
+	remoteDown := func(http.ResponseWriter, *http.Request, int) bool {
 		remote.down.Store(true)
 		return false
 	}
 	up.do(remoteDown)
-	n.get(t, blobPath("app", d)).wantBytes(t, 200, body)
+	n.get(t, blobPath(d)).wantBytes(t, 200, body)
 }
 
 func TestWrongBytesInTheRemoteStoreAreRemovedAndMadeGood(t *testing.T) {
 	up, remote := newScript(t), newFakeRemote(t)
-	d, body := up.blob("app", 40<<10, 1)
+	d, body := up.blob(40<<10, 1)
 	if err := remote.Dir.Put(t.Context(), d, int64(len(body)), strings.NewReader(string(body))); err != nil {
 		t.Fatal(err)
 	}
 	remote.damage.Store(true)
 	n := startNode(t, t.TempDir(), []string{up.URL}, withRemote(remote))
-	n.get(t, blobPath("app", d)).wantBytes(t, 200, body)
+	n.get(t, blobPath(d)).wantBytes(t, 200, body)
 	remote.uploaded(t, d)
 }
 
 func TestRemoteStoreThatIsDownCostsNothingAndGetsItsBlobsLater(t *testing.T) {
 	up, remote := newScript(t), newFakeRemote(t)
-	d, body := up.blob("app", 3*mib, 1)
+	d, body := up.blob(3*mib, 1)
 	remote.down.Store(true)
 	dir := t.TempDir()
 	n := startNode(t, dir, []string{up.URL}, withRemote(remote))
-	n.get(t, blobPath("app", d)).wantBytes(t, 200, body)
+	n.get(t, blobPath(d)).wantBytes(t, 200, body)
 	if !n.stored(t, d) {
 		t.Fatal("not stored locally")
 	}
@@ -196,12 +196,12 @@ func TestRemoteStoreThatIsDownCostsNothingAndGetsItsBlobsLater(t *testing.T) {
 
 func TestClientsAreSentToTheRemoteStoreWhereThatIsWanted(t *testing.T) {
 	up, remote := newScript(t), newFakeRemote(t)
-	d, body := up.blob("app", 3*mib, 1)
+	d, body := up.blob(3*mib, 1)
 	if err := remote.Dir.Put(t.Context(), d, int64(len(body)), strings.NewReader(string(body))); err != nil {
 		t.Fatal(err)
 	}
 	n := startNode(t, t.TempDir(), []string{up.URL}, withRemote(remote), func(c *Config) { c.RedirectExpiry = time.Minute })
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.Server.URL+blobPath("app", d), nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.Server.URL+blobPath(d), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,11 +210,11 @@ func TestClientsAreSentToTheRemoteStoreWhereThatIsWanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if want := "https://bucket.example.org/" + string(d) + "?signature=1"; resp.StatusCode != 307 || resp.Header.Get("Location") != want {
+	if want := "https://bucket.example.org/" + string(d) + "?signature=1"; resp.StatusCode != http.StatusTemporaryRedirect || resp.Header.Get("Location") != want {
 		t.Errorf("status %d, Location %q; want 307 to %s", resp.StatusCode, resp.Header.Get("Location"), want)
 	}
-	other, body2 := up.blob("app", 1000, 2)
-	n.get(t, blobPath("app", other)).wantBytes(t, 200, body2)
+	other, body2 := up.blob(1000, 2)
+	n.get(t, blobPath(other)).wantBytes(t, 200, body2)
 }
 
 // waitFor polls for what another goroutine will bring about.

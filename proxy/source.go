@@ -206,8 +206,7 @@ func severity(err error) int {
 
 // isFinal reports whether asking the same sources again soon cannot help.
 func isFinal(err error) bool {
-	var ue *upstream.Error
-	if errors.As(err, &ue) {
+	if ue, ok := errors.AsType[*upstream.Error](err); ok {
 		return ue.Kind == upstream.NotFound || ue.Kind == upstream.Denied || ue.Kind == upstream.Invalid
 	}
 	return errors.Is(err, blobstore.ErrNotExist)
@@ -215,8 +214,7 @@ func isFinal(err error) bool {
 
 // retryAfter is how long an error asks to wait, 0 when it does not say.
 func retryAfter(err error) time.Duration {
-	var ue *upstream.Error
-	if errors.As(err, &ue) {
+	if ue, ok := errors.AsType[*upstream.Error](err); ok {
 		return ue.RetryAfter
 	}
 	return 0

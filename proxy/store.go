@@ -114,7 +114,7 @@ func (r *remoteStore) read(ctx context.Context, d digest.Digest, limit int64) ([
 	}
 	if d.Algorithm().FromBytes(b) != d {
 		err := fmt.Errorf("reading %s: %w", d, blobstore.ErrDigestMismatch)
-		r.forget(d, err)
+		r.forget(d, err) //nolint:contextcheck // wrong bytes go, whoever found them
 		return nil, err
 	}
 	return b, nil
@@ -314,7 +314,7 @@ func (n *Node) readLocal(d digest.Digest, limit int64) ([]byte, error) {
 func (n *Node) keepSmall(ctx context.Context, d digest.Digest, b []byte) {
 	n.memory.Add(d, b)
 	if n.keepLocal(ctx, d, b) {
-		n.remote.send(string(d))
+		n.remote.send(string(d)) //nolint:contextcheck // uploaded whoever asked
 	}
 }
 

@@ -1,0 +1,218 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// fillReader is one request's view of a fill. It implements registry.Content.
+type fillReader struct {
+	fill       *fill
+	sent       bool // some bytes of this generation went to the client
+	next       int64
+	fromStart  bool // the client was sent everything from byte 0 to next
+	generation int
+	file       *os.File
+	direct     *direct
+	closed     bool
+}
+
+// ready waits until the fill knows its size, as far as the source tells it.
+func (r *fillReader) ready(ctx context.Context) (size int64, err error) {
+	f := r.fill
+	if err := f.await(ctx, func() bool { return f.known || f.err != nil || f.direct }); err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	size, known, ferr, direct := f.size, f.known, f.err, f.direct
+	f.mu.Unlock()
+	switch {
+	case known:
+		return size, nil
+	case direct:
+		r.goDirect()
+		return r.direct.ready(ctx)
+	default:
+		return 0, ferr
+	}
+}
+
+// open gives the reader its descriptor while the blob is surely there: once
+// committed, it may be evicted at any time. Errors: blobstore.ErrNotExist when
+// that has happened.
+func (r *fillReader) open(ctx context.Context) error {
+	if r.direct != nil {
+		return nil
+	}
+	f := r.fill
+	f.mu.Lock()
+	if f.partial == nil { // it never had a spool
+		f.mu.Unlock()
+		r.goDirect()
+		return nil
+	}
+	generation := f.generation
+	file, err := f.partial.OpenReader()
+	f.mu.Unlock()
+	if err == nil {
+		r.file, r.generation = file, generation
+		return nil
+	}
+	if !errors.Is(err, fs.ErrClosed) {
+		return fmt.Errorf("opening the spool of %s: %w", f.digest, err)
+	}
+	// The fill is over; it says in a moment how.
+	var direct bool
+	var failed error
+	if err := f.await(ctx, func() bool {
+		direct, failed = f.direct, f.err
+		return direct || failed != nil
+	}); err != nil {
+		return err
+	}
+	if direct {
+		r.goDirect()
+		return nil
+	}
+	return failed
+}
+
+// Ready reports whether length bytes from offset can be written without
+// waiting for a source.
+func (r *fillReader) Ready(offset, length int64) bool {
+	r.fill.mu.Lock()
+	defer r.fill.mu.Unlock()
+	return length >= 0 && r.fill.released() >= offset+length
+}
+
+// WriteRange implements registry.Content.
+func (r *fillReader) WriteRange(ctx context.Context, w io.Writer, offset, length int64) (int64, error) {
+	if !r.sent {
+		r.next, r.fromStart = offset, offset == 0
+	}
+	r.fromStart = r.fromStart && offset == r.next
+	var written int64
+	for length < 0 || written < length {
+		n, err := r.writeSome(ctx, w, offset+written, length-written, length < 0)
+		written += n
+		r.next = offset + written
+		if n > 0 {
+			r.sent = true
+		}
+		if errors.Is(err, io.EOF) && length < 0 {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// writeSome writes what is there from offset, at least a byte.
+func (r *fillReader) writeSome(ctx context.Context, w io.Writer, offset, length int64, toEnd bool) (int64, error) {
+	if r.direct != nil {
+		return r.writeDirect(ctx, w, offset, length, toEnd)
+	}
+	f := r.fill
+	var (
+		limit      int64
+		generation int
+		direct     bool
+		failed     error
+	)
+	err := f.await(ctx, func() bool {
+		limit, generation, failed, direct = f.released(), f.generation, f.err, f.direct
+		return limit > offset || generation != r.generation || failed != nil || direct || f.verified
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case generation != r.generation:
+		return 0, r.reopen(generation)
+	case limit > offset:
+	case direct:
+		r.goDirect()
+		return r.writeDirect(ctx, w, offset, length, toEnd)
+	case failed != nil:
+		return 0, failed
+	default:
+		return 0, io.EOF // verified, and nothing past offset
+	}
+	if r.file == nil {
+		if err := r.open(ctx); err != nil || r.direct != nil || r.generation != generation {
+			return 0, err
+		}
+	}
+	if toEnd {
+		length = limit - offset
+	}
+	if _, err := r.file.Seek(offset, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("reading the spool of %s: %w", f.digest, err)
+	}
+	n, err := io.CopyN(w, r.file, min(length, limit-offset))
+	if err != nil {
+		return n, fmt.Errorf("sending %s: %w", f.digest, err)
+	}
+	return n, nil
+}
+
+// reopen moves to a newer generation, which only a client that has nothing of
+// the older one can.
+func (r *fillReader) reopen(generation int) error {
+	if r.sent {
+		return errRestarted
+	}
+	if r.file != nil {
+		r.file.Close()
+		r.file = nil
+	}
+	r.generation = generation
+	return nil
+}
+
+// goDirect lets the reader fetch for itself from where it stands.
+func (r *fillReader) goDirect() {
+	f := r.fill
+	f.mu.Lock()
+	size := f.size
+	if !f.known {
+		size = f.hint
+	}
+	f.mu.Unlock()
+	r.direct = &direct{digest: f.digest, in: feed{sources: f.currentSources, size: size, answered: r.sent}}
+	if r.fromStart && r.sent && r.file != nil {
+		r.direct.prefix = r.file
+	}
+}
+
+func (r *fillReader) writeDirect(ctx context.Context, w io.Writer, offset, length int64, toEnd bool) (int64, error) {
+	if toEnd {
+		length = -1
+	}
+	n, err := r.direct.WriteRange(ctx, w, offset, length)
+	if err == nil && toEnd {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Close leaves the fill.
+func (r *fillReader) Close() error {
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	if r.direct != nil {
+		_ = r.direct.Close()
+	}
+	if r.file != nil {
+		_ = r.file.Close()
+	}
+	r.fill.leave()
+	return nil
+}
