@@ -640,6 +640,30 @@ func TestTwoHundredClientsOfTwoHundredBlobsCostUpstreamOneRequestEach(t *testing
 	}
 }
 
+func TestSmallRangeFarAheadOfTheFillDoesNotWaitForIt(t *testing.T) {
+	up, g := newScript(t), newGate()
+	d, body := up.blob(32*mib, 1)
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		if r.Header.Get("Range") != "" {
+			return false
+		}
+		g.hold(w, r, body, mib)
+		return true
+	})
+	n := startNode(t, t.TempDir(), []string{up.URL}, patient)
+	defer g.open()
+	n.get(t, blobPath(d), "Range", "bytes=20000000-20000999").wantBytes(t, 206, body[20000000:20001000])
+	log := up.log()
+	if len(log) != 2 || !strings.HasSuffix(log[1], " bytes=20000000-20000999") {
+		t.Errorf("upstream was asked %q; want the blob, and the range by itself", log)
+	}
+	whole := n.open(t, blobPath(d))
+	g.open()
+	if got, err := io.ReadAll(whole.Body); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("the whole: %d bytes, %v", len(got), err)
+	}
+}
+
 func TestSlowClientThrottlesNobody(t *testing.T) {
 	up := newScript(t)
 	d, body := up.blob(16*mib, 1)

@@ -28,6 +28,7 @@ type feed struct {
 	sources func() []source
 	size    int64 // of the whole blob in bytes, negative until known
 	offset  int64 // of the next byte
+	end     int64 // where to stop, 0 at the end of the blob
 
 	body      io.ReadCloser
 	current   source
@@ -79,7 +80,7 @@ func (f *feed) open(ctx context.Context) error {
 func (f *feed) ask(ctx context.Context) error {
 	var worst error
 	for _, s := range f.sources() {
-		body, total, err := s.open(ctx, f.offset, f.size)
+		body, total, err := s.open(ctx, f.offset, f.end-f.offset, f.size)
 		for err == nil && f.size >= 0 && total >= 0 && total != f.size {
 			body.Close()
 			wrong := fmt.Errorf("%s announces %d bytes where %d are right: %w", s.label(), total, f.size, errWrongSize)
@@ -87,7 +88,7 @@ func (f *feed) ask(ctx context.Context) error {
 				worst = wrong
 			}
 			s.disbelieve(wrong)
-			body, total, err = s.open(ctx, f.offset, f.size)
+			body, total, err = s.open(ctx, f.offset, f.end-f.offset, f.size)
 		}
 		if err == nil {
 			f.body, f.current, f.fruitful, f.wrong = body, s, false, nil
@@ -130,7 +131,7 @@ func (f *feed) Read(ctx context.Context, p []byte) (int, error) {
 		if n > 0 {
 			f.gave(n)
 		}
-		if errors.Is(err, io.EOF) && f.size < 0 {
+		if errors.Is(err, io.EOF) && f.size < 0 && f.end == 0 {
 			f.size = f.offset
 		}
 		if err != nil && !f.complete() {
@@ -145,7 +146,9 @@ func (f *feed) Read(ctx context.Context, p []byte) (int, error) {
 	}
 }
 
-func (f *feed) complete() bool { return f.size >= 0 && f.offset >= f.size }
+func (f *feed) complete() bool {
+	return f.size >= 0 && f.offset >= f.size || f.end > 0 && f.offset >= f.end
+}
 
 func (f *feed) gave(n int) {
 	f.offset += int64(n)

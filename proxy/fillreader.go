@@ -91,6 +91,9 @@ func (r *fillReader) Ready(offset, length int64) bool {
 
 // WriteRange implements registry.Content.
 func (r *fillReader) WriteRange(ctx context.Context, w io.Writer, offset, length int64) (int64, error) {
+	if r.farAhead(offset, length) {
+		return r.writeAhead(ctx, w, offset, length)
+	}
 	if !r.sent {
 		r.next, r.fromStart = offset, offset == 0
 	}
@@ -111,6 +114,37 @@ func (r *fillReader) WriteRange(ctx context.Context, w io.Writer, offset, length
 		}
 	}
 	return written, nil
+}
+
+const (
+	// maxAhead bounds, in bytes, a range that is fetched by itself.
+	maxAhead = 4 << 20
+	// farAway is how far, in bytes, it must lie past what is there.
+	farAway = 8 << 20
+)
+
+// farAhead reports a small range that the fill will not reach for a while.
+// Clients that mount images without fetching them ask for such, and check what
+// they get.
+func (r *fillReader) farAhead(offset, length int64) bool {
+	if length <= 0 || length > maxAhead || r.direct != nil {
+		return false
+	}
+	r.fill.mu.Lock()
+	defer r.fill.mu.Unlock()
+	return r.fill.known && !r.fill.verified && r.fill.err == nil && offset > r.fill.spooled+farAway
+}
+
+// writeAhead fetches a range by itself, beside the fill.
+func (r *fillReader) writeAhead(ctx context.Context, w io.Writer, offset, length int64) (int64, error) {
+	f := r.fill
+	f.mu.Lock()
+	size := f.size
+	f.mu.Unlock()
+	d := &direct{digest: f.digest, in: feed{sources: f.currentSources, size: size, offset: offset, end: offset + length}}
+	defer d.in.close()
+	r.sent = true
+	return d.WriteRange(ctx, w, offset, length)
 }
 
 // writeSome writes what is there from offset, at least a byte.

@@ -18,11 +18,12 @@ import (
 // source is somewhere a fill can take the bytes of one blob from. Sources are
 // interchangeable in mid-blob, since content by digest is the same everywhere.
 type source interface {
-	// open starts reading at offset. total is the size of the whole blob in
+	// open starts reading at offset, length bytes or, when that is not positive,
+	// to the end. total is the size of the whole blob in
 	// bytes, negative when the source does not say. size is what the fill
 	// knows it to be, negative when it does not. Errors: *upstream.Error,
 	// blobstore.ErrNotExist, or anything else for "not now".
-	open(ctx context.Context, offset, size int64) (body io.ReadCloser, total int64, err error)
+	open(ctx context.Context, offset, length, size int64) (body io.ReadCloser, total int64, err error)
 	// disbelieve tells the source that what it sent since the last open was
 	// wrong. It will not give the same bytes to this fill again.
 	disbelieve(err error)
@@ -70,7 +71,7 @@ func newUpstreamSource(up *upstreamState, repo string, d digest.Digest) *upstrea
 	return s
 }
 
-func (s *upstreamSource) open(ctx context.Context, offset, size int64) (io.ReadCloser, int64, error) {
+func (s *upstreamSource) open(ctx context.Context, offset, length, size int64) (io.ReadCloser, int64, error) {
 	if s.spent() {
 		return nil, -1, fmt.Errorf("every URL of %s sent wrong bytes: %w", s.up.name, blobstore.ErrNotExist)
 	}
@@ -79,6 +80,7 @@ func (s *upstreamSource) open(ctx context.Context, offset, size int64) (io.ReadC
 		Repository: s.repo,
 		Path:       s.repo + "/blobs/" + string(s.digest),
 		Offset:     offset,
+		Length:     length,
 		Size:       size,
 		Skip:       s.skip,
 	})
@@ -143,14 +145,17 @@ type remoteSource struct {
 	bad bool
 }
 
-func (s *remoteSource) open(ctx context.Context, offset, _ int64) (io.ReadCloser, int64, error) {
+func (s *remoteSource) open(ctx context.Context, offset, length, _ int64) (io.ReadCloser, int64, error) {
 	s.mu.Lock()
 	bad := s.bad
 	s.mu.Unlock()
 	if bad || !s.remote.up() {
 		return nil, -1, blobstore.ErrNotExist
 	}
-	body, info, err := s.remote.store.Open(ctx, s.digest, offset, -1)
+	if length <= 0 {
+		length = -1
+	}
+	body, info, err := s.remote.store.Open(ctx, s.digest, offset, length)
 	if err != nil {
 		s.remote.observe(ctx, err)
 		return nil, -1, err
