@@ -99,6 +99,7 @@ func (t *temp) fill(ctx context.Context, size int64, r io.Reader) error {
 	}
 	buffer := t.dir.buffer()
 	defer t.dir.buffers.Put(buffer)
+	room := allocation{total: size}
 	for {
 		n, err := r.Read(*buffer)
 		if ctx.Err() != nil {
@@ -107,6 +108,7 @@ func (t *temp) fill(ctx context.Context, size int64, r io.Reader) error {
 		if size >= 0 && t.size+int64(n) > size {
 			return fmt.Errorf("%w: more than %d bytes", ErrSizeMismatch, size)
 		}
+		room.cover(t.file, t.size, n)
 		written, writeErr := t.dir.append(t.file, (*buffer)[:n])
 		t.hash.Write((*buffer)[:written]) // still in the processor's cache
 		t.size += int64(written)

@@ -28,6 +28,7 @@ type Partial struct {
 	sum    sum
 	size   atomic.Int64
 	ahead  hashAhead
+	room   allocation
 
 	mu        sync.Mutex // guards what follows against OpenReader
 	file      *os.File
@@ -58,6 +59,10 @@ func (d *Dir) Partial(ctx context.Context, dgst digest.Digest) (*Partial, error)
 	return p, nil
 }
 
+// Expect tells the size, in bytes, that the blob is said to have. Nothing
+// depends on it being right.
+func (p *Partial) Expect(size int64) { p.room.total = size }
+
 // Size is how many bytes are there.
 func (p *Partial) Size() int64 { return p.size.Load() }
 
@@ -67,6 +72,7 @@ func (p *Partial) Write(b []byte) (int, error) {
 	if p.closed {
 		return 0, p.errClosed()
 	}
+	p.room.cover(p.file, p.Size(), len(b))
 	n, err := p.dir.append(p.file, b)
 	p.size.Add(int64(n))
 	p.startHashing()
@@ -127,7 +133,7 @@ func (p *Partial) Commit(ctx context.Context) error {
 	if err := p.Verify(); err != nil {
 		return err
 	}
-	if err := errors.Join(ctx.Err(), p.dir.writable()); err != nil {
+	if err := errors.Join(ctx.Err(), p.dir.writable(), p.room.trim(p.file, p.Size())); err != nil {
 		return fmt.Errorf("committing blob %s: %w", p.digest, err)
 	}
 	if err := p.dir.commit(&p.sum, p.file, p.Size()); err != nil {
@@ -157,6 +163,7 @@ func (p *Partial) Reset() error {
 	}
 	_ = p.file.Close() // removed, nothing to lose
 	p.file = file
+	p.room.ahead = 0
 	p.dir.release(p.size.Swap(0))
 	p.ahead.hash.Reset()
 	p.ahead.hashed.Store(0)
@@ -174,8 +181,9 @@ func (p *Partial) Close() error {
 		return p.Discard()
 	}
 	now := p.dir.cfg.Now()
+	err := p.room.trim(p.file, p.Size())
 	// The next open of the store judges the partial's age by it.
-	err := os.Chtimes(p.file.Name(), time.Time{}, now)
+	err = errors.Join(err, os.Chtimes(p.file.Name(), time.Time{}, now))
 	err = errors.Join(err, p.finish(false))
 	p.dir.spool.close(p.key(), p.Size(), now)
 	p.dir.wakeEvictor() // it may be evicted now

@@ -70,6 +70,11 @@ func (s *spool) load(oldest time.Time) error {
 			}
 			continue
 		}
+		// A process that died may have left more room than bytes.
+		err = errors.Join(os.Truncate(path, info.Size()), os.Chtimes(path, time.Time{}, info.ModTime()))
+		if err != nil {
+			return err
+		}
 		s.partials[raw] = &spooled{size: info.Size(), used: info.ModTime()}
 		s.bytes.Add(info.Size())
 	}

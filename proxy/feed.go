@@ -13,7 +13,7 @@ import (
 const (
 	// bufferSize is how much is read from a source at once, in bytes. One
 	// buffer a fill: it bounds a node's memory under many fills.
-	bufferSize = 128 << 10
+	bufferSize = 256 << 10
 	// patience is how long a feed that has already given something looks for a
 	// source that goes on, counted from the last byte.
 	patience = 30 * time.Second

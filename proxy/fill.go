@@ -215,6 +215,7 @@ func (f *fill) pump(ctx context.Context, in *feed, partial *blobstore.Partial) e
 	if limit := f.set.local.Limit(); limit > 0 && in.size > limit {
 		return fmt.Errorf("%d bytes, and max_size is %d: %w", in.size, limit, errTooBig)
 	}
+	partial.Expect(in.size)
 	f.change(func() { f.known, f.size = true, in.size })
 	buf := f.set.buffers.Get().(*[bufferSize]byte)
 	defer f.set.buffers.Put(buf)
