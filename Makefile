@@ -19,7 +19,7 @@ FUZZTIME   ?= 20s
 # Packages that need no server of their own.
 UNIT        = $(shell $(GO) list ./... | grep -v '/e2e')
 
-.PHONY: run build test unit e2e lint bench fuzz tools clean
+.PHONY: run build test unit e2e lint bench pgo fuzz tools clean
 
 run: build
 	bin/entrepot serve
@@ -41,8 +41,17 @@ lint: $(LINTER)
 	$(GO) vet ./...
 	$(LINTER) run ./...
 
+# The benchmarks of the packages, and then a node beside its peers: the table
+# in the README.
 bench: tools
-	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m ./...
+	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(UNIT)
+	$(GO) run ./e2e/bench
+
+# The profile that the compiler optimizes the binary by (pgo), from the node at
+# its usual work.
+pgo: tools
+	$(GO) run ./e2e/bench --only 'manifest|blob-parallel|crowd' --profile .tools/profiles
+	$(GO) tool pprof -proto .tools/profiles/*.cpu.pprof > cmd/entrepot/default.pgo
 
 # Every fuzz target for FUZZTIME, on top of the seeds that `make test` runs.
 fuzz:
