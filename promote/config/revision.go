@@ -1,0 +1,115 @@
+package config
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Revision names what the roots say, for the ledger: the git commit that is
+// checked out when the roots are all of one commit and nothing in them is
+// changed, added or ignored; otherwise "sha256:" and the hash of their files,
+// wherever they lie. Errors: a root cannot be read.
+func Revision(ctx context.Context, roots []string) (string, error) {
+	commit := ""
+	for _, root := range roots {
+		at := commitOf(ctx, root)
+		if at == "" || commit != "" && at != commit {
+			return hashOf(roots)
+		}
+		commit = at
+	}
+	if commit == "" {
+		return hashOf(roots)
+	}
+	return commit, nil
+}
+
+// commitOf is the commit that a root is checked out from unchanged, or empty
+// when there is none, or no git to tell.
+func commitOf(ctx context.Context, root string) string {
+	dir, spec := root, "."
+	if info, err := os.Stat(root); err != nil {
+		return ""
+	} else if !info.IsDir() {
+		dir, spec = filepath.Split(root)
+	}
+	git := func(args ...string) (string, bool) {
+		// A tree's own git configuration must not run programs.
+		args = append([]string{"-c", "core.fsmonitor=false", "-C", filepath.Clean(dir)}, args...)
+		out, err := exec.CommandContext(ctx, "git", args...).Output() //nolint:gosec // the arguments are options and one folder
+		return strings.TrimSpace(string(out)), err == nil
+	}
+	changed, ok := git("status", "--porcelain", "--ignored", "--untracked-files=all", "--", spec)
+	if !ok || changed != "" {
+		return ""
+	}
+	// An ignored or empty folder has no changes either: it must be in the commit.
+	if tracked, ok := git("ls-files", "--", spec); !ok || tracked == "" {
+		return ""
+	}
+	commit, ok := git("rev-parse", "--verify", "HEAD^{commit}")
+	if !ok {
+		return ""
+	}
+	return commit
+}
+
+// hashOf hashes the names and contents of all YAML files in the roots, in the
+// order of the roots and of names.
+func hashOf(roots []string) (string, error) {
+	h := sha256.New()
+	for _, root := range roots {
+		var files []string
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err == nil && !e.IsDir() && (path == root || isYAML(path)) {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			return "", fmt.Errorf("hashing the configuration: %w", err)
+		}
+		slices.Sort(files)
+		fmt.Fprintf(h, "root %d\n", len(files))
+		for _, file := range files {
+			if err := hashFile(h, root, file); err != nil {
+				return "", fmt.Errorf("hashing the configuration: %w", err)
+			}
+		}
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func hashFile(h hash.Hash, root, file string) error {
+	name, err := filepath.Rel(root, file)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(file)
+	if err != nil || !info.Mode().IsRegular() {
+		// What Read sets aside says nothing, but that it is there.
+		fmt.Fprintf(h, "%q\n", filepath.ToSlash(name))
+		return nil //nolint:nilerr // see above
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content := sha256.New()
+	if _, err := io.Copy(content, f); err != nil {
+		return err
+	}
+	fmt.Fprintf(h, "%q %x\n", filepath.ToSlash(name), content.Sum(nil))
+	return nil
+}
