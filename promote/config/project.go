@@ -82,7 +82,7 @@ func mergeImage(items []Image, reports map[string]*report) Image {
 				}
 			}
 			if known {
-				r.notice(entry.Line, "%s of image %s is listed already, on %s; nothing depends on the second",
+				r.notice(entry.Line, "%s of image %s is listed already, on %s, with nothing new here",
 					short(entry.Digest), image.Name, image.Entries[i].from(entry.Position))
 			}
 		}
@@ -120,16 +120,17 @@ func (p Position) from(other Position) string {
 func mergeFiles(files []File, reports map[string]*report) []File {
 	slices.SortStableFunc(files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
 	var merged []File
+	again := map[[2]string][]File{} // by the two lists that have them
 	for len(files) > 0 {
 		first, contested, n := files[0], false, 1
 		for ; n < len(files) && files[n].Name == first.Name; n++ {
 			file := files[n]
-			r := reports[file.File]
 			if file.SHA256 == first.SHA256 {
-				r.notice(file.Line, "file %s is listed already, on %s; nothing depends on the second", file.Name, first.from(file.Position))
+				key := [2]string{file.File, first.File}
+				again[key] = append(again[key], file)
 				continue
 			}
-			r.add(file.Line, "file %s has sha256 %s here and %s on %s; the file is set aside",
+			reports[file.File].add(file.Line, "file %s has sha256 %s here and %s on %s; the file is set aside",
 				file.Name, short(file.SHA256), short(first.SHA256), first.from(file.Position))
 			contested = true
 		}
@@ -138,7 +139,21 @@ func mergeFiles(files []File, reports map[string]*report) []File {
 		}
 		files = files[n:]
 	}
+	for lists, files := range again {
+		reports[lists[0]].notice(files[0].Line, "file %s%s is listed already, in %s, with the same sha256", files[0].Name, others(len(files)-1), lists[1])
+	}
 	return merged
+}
+
+// others counts what a message does not name.
+func others(n int) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return ", and another,"
+	}
+	return fmt.Sprintf(", and %d others,", n)
 }
 
 // settleRemovals sets aside what is removed and listed at once. The listing
