@@ -18,6 +18,7 @@ type Error struct {
 	Status     int           // HTTP status; 0 means the code's own
 	Message    string        // for the client: what is wrong, and what would be right
 	RetryAfter time.Duration // sent as Retry-After when positive
+	Challenge  string        // sent as WWW-Authenticate when set (RFC 9110, section 11.6.1)
 	Err        error         // cause, for the log only; may be nil
 }
 
@@ -62,6 +63,9 @@ func (x *exchange) fail(err error) {
 	if told.RetryAfter > 0 {
 		seconds := (told.RetryAfter + time.Second - 1) / time.Second
 		x.header["Retry-After"] = []string{strconv.FormatInt(int64(seconds), 10)}
+	}
+	if told.Challenge != "" {
+		x.header["Www-Authenticate"] = []string{told.Challenge}
 	}
 	x.header["Cache-Control"] = x.values.noStore
 	x.header["X-Content-Type-Options"] = x.values.nosniff

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/distribution/distribution/v3/registry/api/errcode"
 )
 
 // DefaultWriteTimeout is how long a client has for every 4 MiB of a body,
@@ -17,8 +15,10 @@ const DefaultWriteTimeout = 5 * time.Minute
 
 // Config configures a [Handler].
 type Config struct {
-	// Backend answers the requests.
+	// Backend answers the requests. One that is a [Writer] is written to too.
 	Backend Backend
+	// Authorizer says who may write; reading is open. Nil lets nobody.
+	Authorizer Authorizer
 	// Logger is told what a client is not: the text of unexpected errors, and
 	// transfers that had to be cut. Nil discards it.
 	Logger *slog.Logger
@@ -27,8 +27,8 @@ type Config struct {
 	Done func(*Observation)
 	// Name is this cache's name in Cache-Status (RFC 9211); "" means "entrepot".
 	Name string
-	// WriteTimeout is how long a client may take for every 4 MiB of a body
-	// before it is cut off; 0 means [DefaultWriteTimeout], negative no limit.
+	// WriteTimeout is how long a client may take for every 4 MiB of a body,
+	// received or sent, before it is cut off; 0 means [DefaultWriteTimeout], negative no limit.
 	// Bodies of 64 KiB and less are left to the server's own timeouts.
 	WriteTimeout time.Duration
 }
@@ -45,13 +45,15 @@ type Observation struct {
 	Start    time.Time     // when the request reached the handler
 	Duration time.Duration // from Start to the last byte handed to the connection
 	ID       string        // of the request; sent as X-Request-Id, but with manifests
+	Identity string        // who wrote, as the Authorizer said; "" for what only reads
 	Err      error         // why the request failed or was cut; nil when all was well
 }
 
-// Handler is the read side of the API: /v2/ and everything below. It is safe
-// for concurrent use.
+// Handler is the API: /v2/ and everything below. It is safe for concurrent use.
 type Handler struct {
 	backend      Backend
+	writer       Writer // nil where the backend only reads
+	authorizer   Authorizer
 	logger       *slog.Logger
 	done         func(*Observation)
 	writeTimeout time.Duration
@@ -80,8 +82,11 @@ func NewHandler(cfg Config) *Handler {
 	if cfg.WriteTimeout == 0 {
 		cfg.WriteTimeout = DefaultWriteTimeout
 	}
+	writer, _ := cfg.Backend.(Writer)
 	h := &Handler{
 		backend:      cfg.Backend,
+		writer:       writer,
+		authorizer:   cfg.Authorizer,
 		logger:       cfg.Logger,
 		done:         cfg.Done,
 		writeTimeout: cfg.WriteTimeout,
@@ -179,14 +184,17 @@ func (x *exchange) serve() {
 	if x.req.Namespace != "" {
 		x.header["Oci-Namespace"] = []string{x.req.Namespace}
 	}
-	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
-		x.header["Allow"] = x.values.allow
-		x.fail(Errorf(errcode.ErrorCodeUnsupported,
-			"%s is not supported: this registry is read-only here, with GET and HEAD; push to the registry it mirrors", quote(x.r.Method)))
+	reads := x.r.Method == http.MethodGet || x.r.Method == http.MethodHead
+	if !reads && x.writer == nil {
+		x.methodNotAllowed()
 		return
 	}
 	if err != nil {
 		x.fail(err)
+		return
+	}
+	if !reads {
+		x.serveWrite()
 		return
 	}
 	switch x.req.Kind {
@@ -198,10 +206,17 @@ func (x *exchange) serve() {
 		x.tags()
 	case KindReferrers:
 		x.referrers()
+	case KindUpload:
+		switch {
+		case x.writer == nil:
+			x.fail(noSuchEndpoint(x.r.URL.Path))
+		case x.req.Upload == "" || x.req.Head:
+			x.methodNotAllowed()
+		default:
+			x.perform(ActionPush, x.uploadStatus)
+		}
 	default:
-		x.header["Docker-Distribution-Api-Version"] = x.values.api
-		x.header["X-Content-Type-Options"] = x.values.nosniff
-		x.document(http.StatusOK, x.values.json, []byte("{}"))
+		x.ping()
 	}
 }
 

@@ -1,6 +1,8 @@
 // Package registry is the OCI Distribution v1.1 surface over HTTP: it parses
 // request paths once into a [Request], asks a [Backend], and writes what it
 // answers with the right headers, ranges, conditions, status and error body.
+// A Backend that is a [Writer] is pushed to and deleted from by whom an
+// [Authorizer] lets; all others are read-only.
 //
 // It promises that a body is never longer than announced, that an error after
 // the first byte cuts the connection instead of adding bytes, and that nothing
@@ -31,6 +33,7 @@ const (
 	KindBlob                  // /v2/<name>/blobs/<digest>
 	KindTags                  // /v2/<name>/tags/list
 	KindReferrers             // /v2/<name>/referrers/<digest>
+	KindUpload                // /v2/<name>/blobs/uploads/[<id>]
 )
 
 // Request is a parsed request path and query. Its strings are parts of the
@@ -41,12 +44,15 @@ type Request struct {
 	Repository string        // <name>; a first element naming an upstream is still in it
 	Tag        string        // KindManifest by tag, else empty
 	Digest     digest.Digest // KindManifest by digest, KindBlob, KindReferrers: valid sha256 or sha512
+	Upload     string        // KindUpload: the id, empty to start one
 	Namespace  string        // the query's ns: the host the client believes it talks to
 	Host       string        // the Host header as sent: host or host:port
 
 	N            int    // KindTags: most entries wanted, negative when not said
 	Last         string // KindTags: the entry to go on after
 	ArtifactType string // KindReferrers: filter, empty for all
+
+	Caller *Caller // who writes; nil for what only reads
 }
 
 // Backend answers requests. A Request is lent to it: it is used again once the

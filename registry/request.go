@@ -20,6 +20,7 @@ const (
 	tagsElement      = "tags"
 	tagsList         = "list"
 	referrersElement = "referrers"
+	uploadsElement   = "uploads"
 )
 
 // ParseRequest reads the path and the query of a request. Its error is an
@@ -68,6 +69,8 @@ func (req *Request) Path() string {
 		return apiPrefix + req.Repository + "/" + blobsElement + "/" + string(req.Digest)
 	case KindTags:
 		return apiPrefix + req.Repository + "/" + tagsElement + "/" + tagsList
+	case KindUpload:
+		return apiPrefix + req.Repository + "/" + blobsElement + "/" + uploadsElement + "/" + req.Upload
 	case KindReferrers:
 		return apiPrefix + req.Repository + "/" + referrersElement + "/" + string(req.Digest)
 	default:
@@ -93,11 +96,17 @@ func (req *Request) parsePath(path string) error {
 		return noSuchEndpoint(path)
 	}
 	rest, reference, ok := cutLast(rest)
-	if !ok || reference == "" {
+	if !ok {
 		return noSuchEndpoint(path)
 	}
 	name, element, _ := cutLast(rest)
 	switch {
+	case element == uploadsElement && strings.HasSuffix(name, "/"+blobsElement):
+		req.Kind, name = KindUpload, name[:len(name)-len("/"+blobsElement)]
+	case element == blobsElement && reference == uploadsElement:
+		req.Kind, reference = KindUpload, "" // POST without the last slash is common
+	case reference == "":
+		return noSuchEndpoint(path)
 	case element == manifestsElement:
 		req.Kind = KindManifest
 	case element == blobsElement:
@@ -119,6 +128,12 @@ func (req *Request) parsePath(path string) error {
 func (req *Request) parseReference(reference string) error {
 	switch {
 	case req.Kind == KindTags:
+		return nil
+	case req.Kind == KindUpload:
+		if reference != "" && !validUploadID(reference) {
+			return uploadUnknown(reference)
+		}
+		req.Upload = reference
 		return nil
 	case req.Kind == KindManifest && strings.IndexByte(reference, ':') < 0:
 		if !validTag(reference) {

@@ -50,6 +50,11 @@ func TestPathIsParsedIntoARequest(t *testing.T) {
 		"/v2/a/referrers/" + string(sha256) + "?artifactType=application%2Fvnd.x%2Bjson": {
 			Kind: KindReferrers, Repository: "a", Digest: sha256, N: -1, ArtifactType: "application/vnd.x+json",
 		},
+		"/v2/a/blobs/uploads":             {Kind: KindUpload, Repository: "a", N: -1},
+		"/v2/a/blobs/uploads/":            {Kind: KindUpload, Repository: "a", N: -1},
+		"/v2/a/b/blobs/uploads/4f-_A":     {Kind: KindUpload, Repository: "a/b", Upload: "4f-_A", N: -1},
+		"/v2/a/blobs/uploads/tags/list":   {Kind: KindTags, Repository: "a/blobs/uploads", N: -1},
+		"/v2/blobs/uploads/blobs/uploads": {Kind: KindUpload, Repository: "blobs/uploads", N: -1},
 		// Names may hold the API's own words.
 		"/v2/tags/list/manifests/list":         {Kind: KindManifest, Repository: "tags/list", Tag: "list", N: -1},
 		"/v2/a/manifests/tags/list":            {Kind: KindTags, Repository: "a/manifests", N: -1},
@@ -121,7 +126,9 @@ func TestMalformedRequestIsRefusedSayingWhatWouldBeRight(t *testing.T) {
 		{"/v2/a/blobs/sha512:" + hex64, errcode.ErrorCodeDigestInvalid, 400, "not 128"},
 		{"/v2/a/blobs/md5:" + hex64, errcode.ErrorCodeDigestInvalid, 400, "algorithm"},
 		{"/v2/a/blobs/" + hex64, errcode.ErrorCodeDigestInvalid, 400, "no colon"},
-		{"/v2/a/blobs/uploads", errcode.ErrorCodeDigestInvalid, 400, "no colon"},
+		{"/v2/a/blobs/uploads/a.b", errcode.ErrorCodeBlobUploadUnknown, 404, "no upload"},
+		{"/v2/a/blobs/uploads/a%20b", errcode.ErrorCodeBlobUploadUnknown, 404, "no upload"},
+		{"/v2/blobs/uploads/", errcode.ErrorCodeUnsupported, 404, "no such endpoint"},
 		{"/v2/a/referrers/latest", errcode.ErrorCodeDigestInvalid, 400, "no colon"},
 		{"/v2/a/blobs/" + d + "?ns=http://docker.io", errcode.ErrorCodeNameInvalid, 400, "invalid ns"},
 		{"/v2/a/blobs/" + d + "?ns=", errcode.ErrorCodeNameInvalid, 400, "invalid ns"},
@@ -144,7 +151,7 @@ func TestMalformedRequestIsRefusedSayingWhatWouldBeRight(t *testing.T) {
 		{"/v2/a/manifests/", errcode.ErrorCodeUnsupported, 404, "ends in a slash"},
 		{"/v2/a/manifests/1/", errcode.ErrorCodeUnsupported, 404, "ends in a slash"},
 		{"/v2/a/tags/list/", errcode.ErrorCodeUnsupported, 404, "ends in a slash"},
-		{"/v2/a/blobs/uploads/", errcode.ErrorCodeUnsupported, 404, "ends in a slash"},
+		{"/v2/a/blobs/uploads/x/", errcode.ErrorCodeUnsupported, 404, "ends in a slash"},
 	} {
 		u, err := url.ParseRequestURI(tc.target)
 		if err != nil {
