@@ -177,6 +177,13 @@ func checkFileName(s string) error {
 	return nil
 }
 
+// hasCredentials says whether a registry's name or a URL has an "@" where a host
+// stands.
+func hasCredentials(s string) bool {
+	host, _, _ := strings.Cut(strings.TrimPrefix(s, schemeOf(s)), "/")
+	return strings.Contains(host, "@")
+}
+
 // parseStore reads the base of a file store. Slashes at the end are dropped.
 func parseStore(s string) (string, error) {
 	u, err := url.Parse(s)
@@ -193,8 +200,6 @@ func parseStore(s string) (string, error) {
 		return "", errors.New("has no scheme; want s3://, gs://, https:// or file://")
 	case !slices.Contains(known, u.Scheme):
 		return "", fmt.Errorf("has the scheme %s; want s3, gs, https or file", quote(u.Scheme))
-	case u.User != nil:
-		return "", errors.New("has credentials in it; they do not belong into the configuration")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return "", errors.New("has a query or fragment; want a base that names are appended to")
 	case u.Opaque != "":

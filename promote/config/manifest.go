@@ -181,12 +181,16 @@ func (r *report) readEnd(g *grammar, item *yaml.Node, s section) (end endpoint, 
 	if !ok {
 		return end, source, false
 	}
+	noun := "registry"
+	if s.kind == Files {
+		noun = "file store"
+	}
+	if hasCredentials(text) { // which are not to be repeated in a log
+		r.add(name.Line, "a %s has credentials in its name; they do not belong into the configuration; it is set aside", noun)
+		return end, source, false
+	}
 	parsed, err := s.parse(g, text)
 	if err != nil {
-		noun := "registry"
-		if s.kind == Files {
-			noun = "file store"
-		}
 		r.add(name.Line, "%s %s %v; it is set aside", noun, quote(text), err)
 		return end, source, false
 	}

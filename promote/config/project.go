@@ -79,6 +79,7 @@ func mergeImage(items []Image, reports map[string]*report) Image {
 					r.add(entry.Line, "tag %s of image %s is given to %s here and to %s on %s; the tag is set aside in both",
 						tag, image.Name, short(entry.Digest), short(image.Entries[j].Digest), image.Entries[j].from(entry.Position))
 					contested[tag] = true
+					image.Entries[i].Tags = append(image.Entries[i].Tags, tag)
 				}
 			}
 			if known {

@@ -189,7 +189,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("cannot be read: %w", err)
 	case int64(len(text)) > limit:
-		return nil, fmt.Errorf("is larger than %d MiB", limit>>20)
+		return nil, fmt.Errorf("is larger than %d bytes", limit)
 	}
 	return text, nil
 }

@@ -178,15 +178,18 @@ func (r *root) folders(half string) (names []string, ok bool) {
 }
 
 // manifestIn is the manifest in a project's folder.
-func (r *root) manifestIn(dir string) (string, bool) {
+func (r *root) manifestIn(dir string) (file string, ok bool) {
 	for _, path := range r.yamlFiles(dir, false) {
 		if filepath.Base(path) == r.manifest {
-			return path, true
+			file = path
+			continue
 		}
 		r.add(path, "is not read; the manifest of a project is called %s", r.manifest)
 	}
-	r.add(dir, "has no file %s; the project is set aside", r.manifest)
-	return "", false
+	if file == "" {
+		r.add(dir, "has no file %s; the project is set aside", r.manifest)
+	}
+	return file, file != ""
 }
 
 // listsIn are the lists in a project's folder: images.yaml, or of files every
