@@ -89,13 +89,16 @@ func insert(source []byte, k Kind, edit func(t *text, items []*yaml.Node, l *ite
 		return nil, fmt.Errorf("editing the list: its style defeats editing by line; add the entry by hand: %w", err)
 	}
 	was, is := before.facts(), after.facts()
+	for fact := range t.added {
+		was[fact] = true
+	}
 	for fact := range was {
 		if !is[fact] {
 			return nil, fmt.Errorf("editing the list: its style defeats editing by line (%s would be lost); add the entry by hand", fact)
 		}
 	}
 	for fact := range is {
-		if !was[fact] && !t.added[fact] {
+		if !was[fact] {
 			return nil, fmt.Errorf("editing the list: its style defeats editing by line (%s would appear); add the entry by hand", fact)
 		}
 	}

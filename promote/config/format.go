@@ -103,9 +103,9 @@ func formatManifest(b *bytes.Buffer, p *Project) {
 	if p.Kind == Files {
 		slash = "/"
 	}
-	fmt.Fprintf(b, "%s:\n- %s: %s%s\n  src: true\n", s.ends, s.end, plain(p.Source), slash)
+	fmt.Fprintf(b, "%s:\n- %s: %s\n  src: true\n", s.ends, s.end, plain(p.Source+slash))
 	for _, d := range p.Destinations {
-		fmt.Fprintf(b, "- %s: %s%s\n", s.end, plain(d), slash)
+		fmt.Fprintf(b, "- %s: %s\n", s.end, plain(d+slash))
 	}
 	if p.Prune {
 		b.WriteString("prune: true\n")

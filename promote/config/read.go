@@ -165,6 +165,11 @@ func (rd *reading) read(limit int64) {
 		rd.add(0, "%v; the file is set aside", err)
 		return
 	}
+	rd.take(text)
+}
+
+// take parses what the file says.
+func (rd *reading) take(text []byte) {
 	switch root := rd.parse(text); {
 	case rd.bad():
 	case !rd.source.thin:
