@@ -232,6 +232,7 @@ func (t *Tree) checkForeignNames(c *claims) {
 		if len(wide) > 0 {
 			p.Images = slices.DeleteFunc(p.Images, func(i Image) bool { return foreign(i.Name, i.Position) })
 			p.Files = slices.DeleteFunc(p.Files, func(f File) bool { return foreign(f.Name, f.Position) })
+			p.Removed = slices.DeleteFunc(p.Removed, func(r Removal) bool { return foreign(r.Name, r.Position) })
 		}
 	}
 }

@@ -81,6 +81,19 @@ func TestProjectsWriteOnlyBelowTheirOwnPrefix(t *testing.T) {
 			[]string{`(images/kubernetes/images.yaml:3: ` + host + `/etcd:v1 is written by project etcd as well, on images/etcd/images.yaml:3, with the same digest)`},
 			[]string{"etcd/etcd@av1", "kubernetes/etcd@av1"},
 		},
+		"removing what another project has": {
+			map[string][2]string{
+				"kubernetes": {host, one("pause", "a") + "- removed: [alpha/x, etcd, \"etcd:v1\", \"etcd:v0\"]\n  reason: tidying\n"},
+				"etcd":       {host, one("etcd", "b")},
+				"alpha":      {host + "/alpha", one("x", "c")},
+			},
+			[]string{
+				`images/kubernetes/images.yaml:4: alpha/x would stand in ` + host + `/alpha, the prefix of project alpha (manifests/alpha/promoter-manifest.yaml); it is set aside`,
+				`images/kubernetes/images.yaml:4: etcd is removed, and listed by project etcd on images/etcd/images.yaml:3; the removal is set aside`,
+				`images/kubernetes/images.yaml:4: etcd:v1 is removed, and listed by project etcd on images/etcd/images.yaml:3; the removal is set aside`,
+			},
+			[]string{"alpha/x@cv1", "etcd/etcd@bv1", "kubernetes/pause@av1", "kubernetes-etcd:v0"},
+		},
 		"two ways to one name": {
 			map[string][2]string{"alpha": {host, one("team/x", "a")}, "beta": {host + "/team", one("x", "b")}},
 			[]string{

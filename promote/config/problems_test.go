@@ -9,7 +9,7 @@ import (
 	"entrepot/promote/config"
 )
 
-// hexes are digests in the tests below, told apart by their first letter.
+// hex is a digest in the tests below; they are told apart by their first letter.
 func hex(letter string) string { return strings.Repeat(letter, 64) }
 
 // thin is a tree of images: of each project its destinations, a space between
@@ -435,5 +435,25 @@ func TestSymbolicLinksStayInTheTree(t *testing.T) {
 	}
 	if len(tree.Projects) != 2 {
 		t.Errorf("%d projects stand, want alpha and its alias", len(tree.Projects))
+	}
+}
+
+func TestHalfOfATreeThatIsALinkOutOfItIsSetAside(t *testing.T) {
+	dir := write(t, map[string]string{"outside/a/images.yaml": "", "tree/manifests/a/promoter-manifest.yaml": ""})
+	if err := os.Symlink("../outside", filepath.Join(dir, "tree", "images")); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := config.Read([]string{filepath.Join(dir, "tree")}, config.Options{})
+	if err != nil || len(tree.Problems) != 1 || !strings.Contains(tree.Problems[0].String(), "tree/images: is a symbolic link out of the tree") {
+		t.Errorf("error %v, tree %+v; want the link named", err, tree)
+	}
+}
+
+func TestProjectsOfOneNameAreTold(t *testing.T) {
+	dir := write(t, map[string]string{"a/x.yaml": plainImages("- name: a\n  dmap: {}\n"), "b/x.yaml": plainImages("- name: a\n  dmap: {}\n")})
+	tree, err := config.Read([]string{filepath.Join(dir, "a", "x.yaml"), filepath.Join(dir, "b", "x.yaml")}, config.Options{Strict: true})
+	want := filepath.Join(dir, "b", "x.yaml") + ": the project has the name of another, " + filepath.Join(dir, "a", "x.yaml") + "; the ledger cannot tell them apart"
+	if err != nil || len(tree.Problems) != 1 || tree.Problems[0].String() != want {
+		t.Errorf("error %v, problems %v; want %s", err, tree, want)
 	}
 }

@@ -54,6 +54,7 @@ func Read(roots []string, o Options) (*Tree, error) {
 	slices.SortStableFunc(t.Projects, func(a, b *Project) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.File, b.File))
 	})
+	t.checkHomonyms()
 	sortProblems(t.Problems)
 	if n := t.flaws(); o.Strict && n > 0 {
 		return t, fmt.Errorf("%w: %d, the first is %s", ErrProblems, n, t.firstFlaw())
@@ -74,6 +75,19 @@ func (t *Tree) flaws() int {
 		}
 	}
 	return n
+}
+
+// checkHomonyms tells of projects of one kind and name, which the ledger and
+// --project cannot tell apart. Projects are sorted.
+func (t *Tree) checkHomonyms() {
+	for i := 1; i < len(t.Projects); i++ {
+		a, b := t.Projects[i-1], t.Projects[i]
+		if a.Kind == b.Kind && a.Name == b.Name {
+			r := report{file: b.File, project: b.Name}
+			r.notice(0, "the project has the name of another, %s; the ledger cannot tell them apart", a.File)
+			t.Problems = append(t.Problems, r.problems...)
+		}
+	}
 }
 
 // distinct leaves each root once, however it is spelt.

@@ -20,6 +20,14 @@ import (
 // changed, added or ignored; otherwise "sha256:" and the hash of their files,
 // wherever they lie. Errors: a root cannot be read.
 func Revision(ctx context.Context, roots []string) (string, error) {
+	roots = slices.Clone(roots)
+	for i := range roots {
+		resolved, err := filepath.EvalSymlinks(roots[i])
+		if err != nil {
+			return "", fmt.Errorf("finding the revision of the configuration: %w", err)
+		}
+		roots[i] = resolved
+	}
 	commit := ""
 	for _, root := range roots {
 		at := commitOf(ctx, root)
@@ -71,7 +79,8 @@ func hashOf(roots []string) (string, error) {
 	for _, root := range roots {
 		var files []string
 		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-			if err == nil && !e.IsDir() && (path == root || isYAML(path)) {
+			link := err == nil && e.Type()&fs.ModeSymlink != 0
+			if link || err == nil && !e.IsDir() && (path == root || isYAML(path)) {
 				files = append(files, path)
 			}
 			return err
@@ -95,11 +104,18 @@ func hashFile(h hash.Hash, root, file string) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(file)
-	if err != nil || !info.Mode().IsRegular() {
-		// What Read sets aside says nothing, but that it is there.
-		fmt.Fprintf(h, "%q\n", filepath.ToSlash(name))
-		return nil //nolint:nilerr // see above
+	info, err := os.Lstat(file)
+	switch {
+	case err != nil:
+		return err
+	case info.Mode()&fs.ModeSymlink != 0:
+		// Where it leads to in the tree is hashed there.
+		target, err := os.Readlink(file)
+		fmt.Fprintf(h, "%q link %q\n", filepath.ToSlash(name), target)
+		return err
+	case !info.Mode().IsRegular():
+		fmt.Fprintf(h, "%q\n", filepath.ToSlash(name)) // it is set aside, and not opened
+		return nil
 	}
 	f, err := os.Open(file)
 	if err != nil {

@@ -164,6 +164,11 @@ func (r *root) folders(half string) (names []string, ok bool) {
 		r.add(dir, "cannot be read: %v", err)
 		return nil, false
 	}
+	if info, err := os.Lstat(dir); err == nil {
+		if _, ok := r.stat(dir, fs.FileInfoToDirEntry(info)); !ok {
+			return nil, false
+		}
+	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch info, ok := r.stat(path, e); {

@@ -39,6 +39,9 @@ func (t *Tree) checkSharedNames(c *claims) {
 			}
 		}
 	}
+	for _, p := range projects {
+		p.Removed = slices.DeleteFunc(p.Removed, func(r Removal) bool { return t.listedByOther(p, r, images, files) })
+	}
 	tags := map[imageTag]bool{}
 	told := map[[2]*Image]bool{}
 	for _, p := range projects {
@@ -58,6 +61,27 @@ func (t *Tree) checkSharedNames(c *claims) {
 		p.Images = slices.DeleteFunc(p.Images, func(i Image) bool { return len(i.Entries) == 0 })
 		p.Files = slices.DeleteFunc(p.Files, func(f File) bool { return drop[p][f.Name] })
 	}
+}
+
+// listedByOther says whether another project lists what p removes, at any of
+// the destinations that they share.
+func (t *Tree) listedByOther(p *Project, r Removal, images map[string][]imageOf, files map[string]written) bool {
+	refuse := func(other *Project, at Position) bool {
+		t.note(p, r.Position, "%s is removed, and listed by project %s on %s; the removal is set aside", r, other.Name, at.from(r.Position))
+		return true
+	}
+	for _, d := range p.Destinations {
+		name := d + "/" + r.Name
+		if f, found := files[name]; found && f.project != p {
+			return refuse(f.project, f.position)
+		}
+		for _, o := range images[name] {
+			if at, found := o.image.listing(r); found && o.project != p {
+				return refuse(o.project, at)
+			}
+		}
+	}
+	return false
 }
 
 // imageOf is an image and whose it is.

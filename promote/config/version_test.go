@@ -18,6 +18,9 @@ func TestTagsAreInTheOrderOfReleases(t *testing.T) {
 func FuzzVersionsAreOrdered(f *testing.F) {
 	f.Add("v1.0", "v1.0-rc", "v01")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
+		if checkTag(a) != nil || checkTag(b) != nil || checkTag(c) != nil {
+			t.Skip("no tags")
+		}
 		if compareVersions(a, b) != -compareVersions(b, a) {
 			t.Fatalf("%q and %q compare %d and %d", a, b, compareVersions(a, b), compareVersions(b, a))
 		}
