@@ -203,6 +203,22 @@ func parseConfig(name string, data []byte, env func(string) (string, bool), read
 	return c, nil
 }
 
+// memory is the largest in-memory tier of the roles, in bytes; 0 without any.
+func (c *Config) memory() Size {
+	if c.Node == nil {
+		return 0
+	}
+	return c.Node.Memory
+}
+
+// shutdownTimeout is how long running transfers may take to finish.
+func (c *Config) shutdownTimeout() time.Duration {
+	if c.Node == nil {
+		return 0
+	}
+	return time.Duration(c.Node.ShutdownTimeout)
+}
+
 // week is the longest that S3 lets a signed URL live.
 const week = 7 * 24 * time.Hour
 

@@ -62,12 +62,19 @@ in ./data, and the admin listener on 127.0.0.1:9090.`,
 	return cmd
 }
 
+// role is one of the parts that a process can play, ready to be served.
+type role interface {
+	handler() http.Handler
+	// close ends the role; its server is shut down before.
+	close(ctx context.Context) error
+}
+
 // serve runs the roles of cfg until a signal or ctx ends it, or a listener
 // fails.
 func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	stop, cut, endSignals := onSignals(ctx)
 	defer endSignals()
-	limitMemory(cfg.Node.Memory, os.LookupEnv)
+	limitMemory(cfg.memory(), os.LookupEnv)
 	logs := newLoggers(cfg.Log, stderr)
 	defer logs.close()
 
@@ -80,14 +87,16 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	p.registry.MustRegister(buildMetrics(build)...)
 
 	// The admin listener comes first, so that a store that takes long to open
-	// can be watched; the node's accepts from the start and answers once the
-	// store is open.
+	// can be watched; the others accept from the start and answer once their
+	// stores are open.
 	p.start(p.admin, newServer(adminHandler(p.registry, &p.ready, build.Version), nil, logs.main))
-	node, err := openNode(cfg.Node, logs, p.registry, build) //nolint:contextcheck // the node lives until close, not until the signal
+	roles, err := openRoles(cfg, logs, p.registry, build) //nolint:contextcheck // roles live until close, not until the signal
 	if err != nil {
 		return errors.Join(err, p.shutdown(cut, 0))
 	}
-	p.start(p.node, newServer(node.handler, p.tls, logs.main))
+	for _, d := range p.doors {
+		p.start(d.Listener, newServer(roles[d.role].handler(), d.tls, logs.main))
+	}
 	p.ready.Store(true)
 	announce(logs.main, stderr, cfg, p, build)
 
@@ -96,18 +105,42 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	case <-stop.Done():
 	case failed = <-p.failed:
 	}
-	logs.main.Info("stopping; running transfers may finish", "timeout", cfg.Node.ShutdownTimeout.String())
-	if err := p.shutdown(cut, time.Duration(cfg.Node.ShutdownTimeout)); err != nil {
+	timeout := cfg.shutdownTimeout()
+	logs.main.Info("stopping; running transfers may finish", "timeout", timeout.String())
+	if err := p.shutdown(cut, timeout); err != nil {
 		logs.main.Warn("transfers were cut", "reason", err)
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	if err := node.close(closing); err != nil {
-		logs.main.Error("closing the node", "error", err)
+	for _, d := range p.doors {
+		if err := roles[d.role].close(closing); err != nil {
+			logs.main.Error("closing a role", "role", d.role, "error", err)
+		}
 	}
 	logs.close() // lines of requests come before the last one
 	logs.main.Info("stopped")
 	return failed
+}
+
+// openRoles makes the roles that cfg has, by their keys in the configuration.
+func openRoles(cfg *Config, logs *loggers, reg prometheus.Registerer, build buildVersion) (map[string]role, error) {
+	roles := map[string]role{}
+	var err error
+	if cfg.Node != nil {
+		var n *node
+		if n, err = openNode(cfg.Node, logs, reg, build); err == nil {
+			roles["node"] = n
+		}
+	}
+	if err == nil {
+		return roles, nil
+	}
+	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	for _, r := range roles {
+		err = errors.Join(err, r.close(closing))
+	}
+	return nil, err
 }
 
 // onSignals returns a context that ends with the first SIGTERM or SIGINT, and
@@ -142,48 +175,69 @@ func onSignals(ctx context.Context) (stop, cut context.Context, end func()) {
 
 // process is the listeners, what serves on them, and what watches them.
 type process struct {
-	node, admin net.Listener
-	tls         *tls.Config // of the node; nil is plain HTTP
-	registry    *prometheus.Registry
-	ready       atomic.Bool
-	failed      chan error // a server ended by itself
+	admin    net.Listener
+	doors    []door // of the roles
+	registry *prometheus.Registry
+	ready    atomic.Bool
+	failed   chan error // a server ended by itself
 
 	servers []*http.Server // in the order they were started
 	running sync.WaitGroup
 	end     context.CancelFunc // of what watches
 }
 
-// listenAll takes the addresses and the certificate, so that what is wrong
+// door is where a role listens.
+type door struct {
+	net.Listener
+	role string      // its key in the configuration
+	tls  *tls.Config // nil is plain HTTP
+}
+
+// listenAll takes the addresses and the certificates, so that what is wrong
 // with them is told before anything runs.
-func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (*process, error) {
-	p := &process{registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
+func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (_ *process, err error) {
+	p := &process{registry: prometheus.NewRegistry(), failed: make(chan error, 4)}
 	watching, end := context.WithCancel(context.WithoutCancel(ctx))
 	p.end = end
-	var err error
+	defer func() {
+		if err != nil {
+			p.closeListeners()
+		}
+	}()
 	if p.admin, err = listen(ctx, "admin.listen", cfg.Admin.Listen); err != nil {
-		p.closeListeners()
 		return nil, err
 	}
-	if p.node, err = listen(ctx, "node.listen", cfg.Node.Listen); err != nil {
-		p.closeListeners()
-		return nil, err
+	if cfg.Node != nil {
+		if err := p.open(ctx, watching, "node", cfg.Node.Listen, cfg.Node.TLS, log); err != nil {
+			return nil, err
+		}
 	}
-	if cfg.Node.TLS == nil {
-		return p, nil
-	}
-	pair, err := certs.Load(string(cfg.Node.TLS.Cert), string(cfg.Node.TLS.Key), log)
-	if err != nil {
-		p.closeListeners()
-		return nil, fmt.Errorf("node.tls: %w", err)
-	}
-	p.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Certificate}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	p.running.Go(func() {
-		defer signal.Stop(hangup)
-		pair.Watch(watching, certInterval, hangup)
-	})
 	return p, nil
+}
+
+// open takes a role's address and loads its certificate.
+func (p *process) open(ctx, watching context.Context, role string, address Address, files *TLSConfig, log *slog.Logger) error {
+	ln, err := listen(ctx, role+".listen", address)
+	if err != nil {
+		return err
+	}
+	d := door{Listener: ln, role: role}
+	if files != nil {
+		pair, err := certs.Load(string(files.Cert), string(files.Key), log)
+		if err != nil {
+			ln.Close()
+			return fmt.Errorf("%s.tls: %w", role, err)
+		}
+		d.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Certificate}
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		p.running.Go(func() {
+			defer signal.Stop(hangup)
+			pair.Watch(watching, certInterval, hangup)
+		})
+	}
+	p.doors = append(p.doors, d)
+	return nil
 }
 
 func (p *process) start(ln net.Listener, s *http.Server) {
@@ -221,33 +275,48 @@ func (p *process) shutdown(cut context.Context, timeout time.Duration) error {
 // closeListeners frees the addresses, where no server did.
 func (p *process) closeListeners() {
 	p.end()
-	for _, ln := range []net.Listener{p.node, p.admin} {
-		if ln != nil {
-			ln.Close()
-		}
+	if p.admin != nil {
+		p.admin.Close()
+	}
+	for _, d := range p.doors {
+		d.Close()
 	}
 }
 
 // announce tells what runs, and a person what to try.
 func announce(log *slog.Logger, stderr io.Writer, cfg *Config, p *process, build buildVersion) {
-	log.Info("serving", "version", build.Version,
-		"node", p.node.Addr().String(), "tls", p.tls != nil, "admin", p.admin.Addr().String(),
-		"store", cfg.Node.Store.String(), "memory", cfg.Node.Memory.String(),
-		"upstreams", slices.Sorted(maps.Keys(cfg.Node.Upstreams)), "default_upstream", cfg.Node.DefaultUpstream)
+	attrs := []any{"version", build.Version, "admin", p.admin.Addr().String()}
+	for _, d := range p.doors {
+		attrs = append(attrs, d.role, d.Addr().String(), d.role+"_tls", d.tls != nil)
+	}
+	if n := cfg.Node; n != nil {
+		attrs = append(attrs, "store", n.Store.String(), "memory", n.Memory.String(),
+			"upstreams", slices.Sorted(maps.Keys(n.Upstreams)), "default_upstream", n.DefaultUpstream)
+	}
+	log.Info("serving", attrs...)
 	if !isTerminal(stderr) {
 		return
 	}
-	_, port, err := net.SplitHostPort(p.node.Addr().String())
+	for _, d := range p.doors {
+		if d.role == "node" {
+			tellHowToTry(stderr, cfg.Node, d)
+		}
+	}
+}
+
+// tellHowToTry writes what a person can do with a node right away.
+func tellHowToTry(stderr io.Writer, n *NodeConfig, d door) {
+	_, port, err := net.SplitHostPort(d.Addr().String())
 	if err != nil {
 		return
 	}
-	name := slices.Sorted(maps.Keys(cfg.Node.Upstreams))[0]
+	name := slices.Sorted(maps.Keys(n.Upstreams))[0]
 	image := "NAME"
-	if _, ok := cfg.Node.Upstreams["docker.io"]; ok {
+	if _, ok := n.Upstreams["docker.io"]; ok {
 		name, image = "docker.io", "library/alpine"
 	}
 	scheme := "http"
-	if p.tls != nil {
+	if d.tls != nil {
 		scheme = "https"
 	}
 	_, _ = fmt.Fprintf(stderr, `

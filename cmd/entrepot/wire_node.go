@@ -24,8 +24,7 @@ const checkTimeout = 30 * time.Second
 
 // node is the role of a pull-through node, ready to be served.
 type node struct {
-	handler http.Handler
-
+	http   http.Handler
 	engine *proxy.Node
 	dir    *blobstore.Dir
 	memory *blobstore.Memory
@@ -70,7 +69,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if n.engine, err = proxy.New(engine); err != nil {
 		return nil, fmt.Errorf("node.upstreams: %w", err)
 	}
-	n.handler = registry.NewHandler(registry.Config{
+	n.http = registry.NewHandler(registry.Config{
 		Backend: n.engine,
 		Logger:  logs.main,
 		Done:    observe(newRequestMetrics(reg, names), logs.access),
@@ -130,6 +129,8 @@ func (n *node) check(log *slog.Logger) {
 		}
 	})
 }
+
+func (n *node) handler() http.Handler { return n.http }
 
 // close ends the engine, which keeps its fills for the next start, then closes
 // the stores below it. The HTTP server is shut down before.
