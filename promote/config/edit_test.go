@@ -6,8 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"entrepot/promote/config"
 	"github.com/opencontainers/go-digest"
+
+	"entrepot/promote/config"
 )
 
 func TestInsertImageWritesAsTheFileDoes(t *testing.T) {
@@ -20,60 +21,74 @@ func TestInsertImageWritesAsTheFileDoes(t *testing.T) {
 		after  string
 	}{
 		"into an empty file": {
-			"# No images yet\n", "x", a, []string{"v1"},
+			"# No images yet\n", "x", a,
+			[]string{"v1"},
 			"# No images yet\n- name: x\n  dmap:\n    \"" + a + "\": [\"v1\"]\n",
 		},
 		"into no file": {"", "x", a, nil, "- name: x\n  dmap:\n    \"" + a + "\": []\n"},
 		"after the last older tag": {
-			"- name: x\n  dmap:\n    \"" + c + "\": [\"v1.9\"] # first\n    # the tenth\n    \"" + a + "\": [\"v1.11\"]\n", "x", b, []string{"v1.10"},
+			"- name: x\n  dmap:\n    \"" + c + "\": [\"v1.9\"] # first\n    # the tenth\n    \"" + a + "\": [\"v1.11\"]\n", "x", b,
+			[]string{"v1.10"},
 			"- name: x\n  dmap:\n    \"" + c + "\": [\"v1.9\"] # first\n    \"" + b + "\": [\"v1.10\"]\n    # the tenth\n    \"" + a + "\": [\"v1.11\"]\n",
 		},
 		"before the first": {
-			"- name: x\n  dmap:\n    '" + a + "': ['v2']\n", "x", b, []string{"v1"},
+			"- name: x\n  dmap:\n    '" + a + "': ['v2']\n", "x", b,
+			[]string{"v1"},
 			"- name: x\n  dmap:\n    '" + b + "': ['v1']\n    '" + a + "': ['v2']\n",
 		},
 		"by digest where that is the order": {
-			"- name: x\n  dmap:\n    " + a + ": [ v9 ]\n    " + c + ": [ v1 ]\n\n# the end\n", "x", b, []string{"v5", "v6"},
+			"- name: x\n  dmap:\n    " + a + ": [ v9 ]\n    " + c + ": [ v1 ]\n\n# the end\n", "x", b,
+			[]string{"v5", "v6"},
 			"- name: x\n  dmap:\n    " + a + ": [ v9 ]\n    " + b + ": [ v5, v6 ]\n    " + c + ": [ v1 ]\n\n# the end\n",
 		},
 		"a tag a line": {
-			"- name: x\n  dmap:\n    " + a + ":\n    - v1\n", "x", b, []string{"v2"},
+			"- name: x\n  dmap:\n    " + a + ":\n    - v1\n", "x", b,
+			[]string{"v2"},
 			"- name: x\n  dmap:\n    " + a + ":\n    - v1\n    " + b + ":\n    - v2\n",
 		},
 		"another tag for a digest": {
-			"- name: x\n  dmap:\n    \"" + a + "\": [\"v1\"] # signed\n", "x", a, []string{"v1", "v1.0"},
+			"- name: x\n  dmap:\n    \"" + a + "\": [\"v1\"] # signed\n", "x", a,
+			[]string{"v1", "v1.0"},
 			"- name: x\n  dmap:\n    \"" + a + "\": [\"v1\", \"v1.0\"] # signed\n",
 		},
 		"another tag on a line of its own": {
-			"- name: x\n  dmap:\n    " + a + ":\n    - v1 # first\n    # more to come\n", "x", a, []string{"v2"},
+			"- name: x\n  dmap:\n    " + a + ":\n    - v1 # first\n    # more to come\n", "x", a,
+			[]string{"v2"},
 			"- name: x\n  dmap:\n    " + a + ":\n    - v1 # first\n    - v2\n    # more to come\n",
 		},
 		"the first tag of a digest": {
-			"- name: x\n  dmap:\n    " + a + ": []\n", "x", a, []string{"v1"},
+			"- name: x\n  dmap:\n    " + a + ": []\n", "x", a,
+			[]string{"v1"},
 			"- name: x\n  dmap:\n    " + a + ": [\"v1\"]\n",
 		},
 		"a new image among sorted ones": {
-			"- name: a\n  dmap:\n    " + a + ": [v1]\n\n# about c\n- name: c\n  dmap:\n    " + c + ": [v1]\n- removed: d\n  reason: old\n", "b", b, []string{"v1"},
+			"- name: a\n  dmap:\n    " + a + ": [v1]\n\n# about c\n- name: c\n  dmap:\n    " + c + ": [v1]\n- removed: d\n  reason: old\n", "b", b,
+			[]string{"v1"},
 			"- name: a\n  dmap:\n    " + a + ": [v1]\n- name: b\n  dmap:\n    \"" + b + "\": [\"v1\"]\n\n# about c\n- name: c\n  dmap:\n    " + c + ": [v1]\n- removed: d\n  reason: old\n",
 		},
 		"a new image at the end of unsorted ones": {
-			"- name: c\n  dmap:\n    " + c + ": [v1]\n- name: a\n  dmap:\n    " + a + ": [v1]\n", "b", b, []string{"v1"},
+			"- name: c\n  dmap:\n    " + c + ": [v1]\n- name: a\n  dmap:\n    " + a + ": [v1]\n", "b", b,
+			[]string{"v1"},
 			"- name: c\n  dmap:\n    " + c + ": [v1]\n- name: a\n  dmap:\n    " + a + ": [v1]\n- name: b\n  dmap:\n    \"" + b + "\": [\"v1\"]\n",
 		},
 		"the last item of a name": {
-			"- name: x\n  dmap:\n    " + a + ": [v1]\n# two\n- name: x\n  dmap:\n    " + b + ": [v2]\n", "x", c, []string{"v3"},
+			"- name: x\n  dmap:\n    " + a + ": [v1]\n# two\n- name: x\n  dmap:\n    " + b + ": [v2]\n", "x", c,
+			[]string{"v3"},
 			"- name: x\n  dmap:\n    " + a + ": [v1]\n# two\n- name: x\n  dmap:\n    " + b + ": [v2]\n    " + c + ": [v3]\n",
 		},
 		"a plain file": {
-			"registries:\n- name: a.b/c\n  src: true\nimages:\n  - name: x\n    dmap:\n      " + a + ": [v1]\nprune: true", "z", b, []string{"v1"},
+			"registries:\n- name: a.b/c\n  src: true\nimages:\n  - name: x\n    dmap:\n      " + a + ": [v1]\nprune: true", "z", b,
+			[]string{"v1"},
 			"registries:\n- name: a.b/c\n  src: true\nimages:\n  - name: x\n    dmap:\n      " + a + ": [v1]\n  - name: z\n    dmap:\n      \"" + b + "\": [\"v1\"]\nprune: true\n",
 		},
 		"a plain file without images yet": {
-			"images: []\nregistries: []\n", "z", b, []string{"v1"},
+			"images: []\nregistries: []\n", "z", b,
+			[]string{"v1"},
 			"images:\n- name: z\n  dmap:\n    \"" + b + "\": [\"v1\"]\nregistries: []\n",
 		},
 		"lines that end as on Windows": {
-			"- name: x\r\n  dmap:\r\n    " + a + ": [v1]\r\n", "x", b, []string{"v2"},
+			"- name: x\r\n  dmap:\r\n    " + a + ": [v1]\r\n", "x", b,
+			[]string{"v2"},
 			"- name: x\r\n  dmap:\r\n    " + a + ": [v1]\r\n    " + b + ": [v2]\r\n",
 		},
 	} {
@@ -108,7 +123,7 @@ func TestInsertImageRefusesWhatAPersonMustDecide(t *testing.T) {
 		"a bad name":                  {list, "X", b, "v2", "has an upper-case letter"},
 		"no YAML":                     {"- name: [", "x", b, "v2", "no valid YAML"},
 		"no list":                     {"images: {a: b}", "x", b, "v2", "want a list with an item a line"},
-		"another file":                {"files: []", "x", b, "v2", "it has no images:"},
+		"another file":                {"files: []", "x", b, "v2", "it has no key images"},
 		"braces":                      {"- name: x\n  dmap: {" + string(a) + ": [v1]}\n", "x", b, "v2", "line 2: dmap is written in braces; add the entry by hand"},
 		"an image without digests":    {"- name: x\n", "x", b, "v2", "add it by hand"},
 		"tags over several lines":     {"- name: x\n  dmap:\n    " + string(a) + ": [\n    ]\n", "x", a, "v2", "does not end on its line; add the tag by hand"},
@@ -188,9 +203,9 @@ func TestLocateTellsApartWhatItCan(t *testing.T) {
 	})))
 	for name, want := range map[string]string{
 		host + "/alpha/new":                           "alpha new",
-		host + "/etcd":                                "etcd etcd",
 		host + "/kubernetes/pause":                    "kubernetes pause",
 		"staging.example.org/staging-etcd/deep/image": "etcd deep/image",
+		host + "/pause":                               "kubernetes pause",
 	} {
 		if p, below, err := tree.Locate(name); err != nil || p.Name+" "+below != want {
 			t.Errorf("Locate(%q) = %v, %q, %v; want %s", name, p, below, err, want)

@@ -8,9 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"entrepot/promote/config"
 	"entrepot/promote/config/configtest"
-	"github.com/opencontainers/go-digest"
 )
 
 // sorted brings what an order means nothing in into one order.

@@ -188,8 +188,7 @@ func hasCredentials(s string) bool {
 func parseStore(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil {
-		var why *url.Error
-		if errors.As(err, &why) {
+		if why, ok := errors.AsType[*url.Error](err); ok {
 			err = why.Err // the rest repeats the URL
 		}
 		return "", fmt.Errorf("is no URL: %w", err)
@@ -203,7 +202,7 @@ func parseStore(s string) (string, error) {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return "", errors.New("has a query or fragment; want a base that names are appended to")
 	case u.Opaque != "":
-		return "", fmt.Errorf("has no // after %s:", u.Scheme)
+		return "", fmt.Errorf("has no %s:// before its path", u.Scheme)
 	case u.Scheme == "file" && u.Host != "":
 		return "", errors.New("names the host " + quote(u.Host) + "; want three slashes: file:///folder")
 	case u.Scheme == "file" && !strings.HasPrefix(u.Path, "/"):

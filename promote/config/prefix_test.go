@@ -25,7 +25,8 @@ func TestProjectsWriteOnlyBelowTheirOwnPrefix(t *testing.T) {
 		},
 		"a name that the project's abbreviates": {
 			map[string][2]string{"npd": {host + "/node-problem-detector", one("x", "a")}, "beta": {host + "/beta", one("x", "b")}},
-			nil, []string{"beta/x@bv1", "npd/x@av1"},
+			nil,
+			[]string{"beta/x@bv1", "npd/x@av1"},
 		},
 		"another's prefix": {
 			map[string][2]string{"alpha": {host + "/alpha", one("x", "a")}, "beta": {host + "/beta " + host + "/alpha", one("y", "b")}},
@@ -47,11 +48,13 @@ func TestProjectsWriteOnlyBelowTheirOwnPrefix(t *testing.T) {
 		},
 		"no convention to break": {
 			map[string][2]string{"alpha": {host + "/one", one("x", "a")}, "beta": {host + "/two", one("x", "b")}},
-			nil, []string{"alpha/x@av1", "beta/x@bv1"},
+			nil,
+			[]string{"alpha/x@av1", "beta/x@bv1"},
 		},
 		"one prefix for all": {
 			map[string][2]string{"alpha": {host, one("x", "a")}, "beta": {host, one("y", "b")}},
-			nil, []string{"alpha/x@av1", "beta/y@bv1"},
+			nil,
+			[]string{"alpha/x@av1", "beta/y@bv1"},
 		},
 		"top-level projects beside the others": {
 			map[string][2]string{
@@ -99,11 +102,13 @@ func TestProjectsWriteOnlyBelowTheirOwnPrefix(t *testing.T) {
 			[]string{
 				`images/alpha/images.yaml:3: ` + host + `/team/x:v1 is written by two projects; see images/beta/images.yaml:3`,
 				`images/beta/images.yaml:3: ` + host + `/team/x:v1 is written by two projects: sha256:bbbbbbbbbbbb… here, and sha256:aaaaaaaaaaaa… by alpha on images/alpha/images.yaml:3; it is set aside in both`,
-			}, nil,
+			},
+			nil,
 		},
 		"what another project revokes": {
 			map[string][2]string{"alpha": {host + "/alpha", one("x", "a")}, "beta": {host + "/beta", "- revoked: sha256:" + hex("a") + "\n  reason: leaks\n"}},
-			[]string{`images/alpha/images.yaml:3: x has the digest sha256:aaaaaaaaaaaa…, which is revoked on images/beta/images.yaml:1; it is set aside`}, nil,
+			[]string{`images/alpha/images.yaml:3: x has the digest sha256:aaaaaaaaaaaa…, which is revoked on images/beta/images.yaml:1; it is set aside`},
+			nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) { check(t, thin(test.projects), "", test.told, test.standing) })

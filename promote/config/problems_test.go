@@ -1,7 +1,6 @@
 package config_test
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -222,7 +221,7 @@ func TestBadFileIsSetAsideAndNamed(t *testing.T) {
 			},
 		},
 		"bad sha256": {
-			list: "- name: a\n  sha256: " + hex("b")[1:] + "\n- name: b\n  sha256: sha256:" + hex("b") + "\n- name: c\n- sha256: " + hex("c") + "\n",
+			list: "- name: a\n  sha256: " + hex("b")[1:] + "\n- name: b\n  sha256: \"sha256:" + hex("b") + "\"\n- name: c\n- sha256: " + hex("c") + "\n",
 			told: []string{
 				`f.yaml:9: sha256 "` + hex("b")[1:] + `" of file "a" has 63 hex digits; want 64; the file is set aside`,
 				`f.yaml:11: sha256 "sha256:` + hex("b") + `" of file "b" begins with sha256:; want the 64 hex digits alone; the file is set aside`,
@@ -266,15 +265,16 @@ func TestManifestThatCannotBePromotedSetsItsProjectAside(t *testing.T) {
 		"source as its own destination": {"registries:\n" + src + dst + "- name: staging.example.org/x/\n" + list, []string{`f.yaml:5: destination staging.example.org/x is the source as well; the destination is set aside`}, stands},
 		"a destination twice":           {"registries:\n" + src + dst + dst + list, []string{`(f.yaml:5: destination registry.example.org/x is listed already, on line 4)`}, stands},
 		"bad registries": {
-			"registries:\n" + src + dst + "- name: https://example.org/x\n- name: nohost/x\n- name: example.org/X\n- name: example.org:port/x\n- nmae: a.b/c\n- name: a.b/c\n  src: maybe\n" + list,
+			"registries:\n" + src + dst + "- name: https://example.org/x\n- name: nohost/x\n- name: example.org/X\n- name: example.org:port/x\n- naem: a.b/c\n- name: a.b/c\n  src: maybe\n" + list,
 			[]string{
 				`f.yaml:5: registry "https://example.org/x" has a scheme; want it without "https://"; it is set aside`,
 				`f.yaml:6: registry "nohost/x" does not begin with a registry's host: "nohost" has no dot and no port; it is set aside`,
 				`f.yaml:7: registry "example.org/X" has an upper-case letter; want lower-case letters and digits, joined by '.', '_', '__' or dashes, in elements separated by '/'; it is set aside`,
 				`f.yaml:8: registry "example.org:port/x" begins with "example.org:port", which is no host name; it is set aside`,
-				`f.yaml:9: unknown key "nmae" in an item of registries; did you mean "name"?; known keys: name, src, service-account`,
+				`f.yaml:9: unknown key "naem" in an item of registries; did you mean "name"?; known keys: name, src, service-account`,
 				`f.yaml:11: src is "maybe"; want true or false`,
-			}, stands,
+			},
+			stands,
 		},
 		"bad file stores": {
 			"filestores:\n- base: gs://staging\n  src: true\n- base: s3://prod/x\n- base: ftp://a/b\n- base: /srv/x\n- base: s3:///x\n- base: https://user:secret@a/b\n- base: file://srv/x\n- base: gs://a/../b\n- base: https://a/b?c=d\n" +
@@ -287,16 +287,24 @@ func TestManifestThatCannotBePromotedSetsItsProjectAside(t *testing.T) {
 				`f.yaml:9: file store "file://srv/x" names the host "srv"; want three slashes: file:///folder; it is set aside`,
 				`f.yaml:10: file store "gs://a/../b" has "//", "." or ".." in its path; it is set aside`,
 				`f.yaml:11: file store "https://a/b?c=d" has a query or fragment; want a base that names are appended to; it is set aside`,
-			}, []string{"f/x=a"},
+			},
+			[]string{"f/x=a"},
 		},
 		"bad patterns": {
 			"registries:\n" + src + dst + "mutable_tags: [\"[\", latest]\n" + list,
-			[]string{`f.yaml:5: "[" in mutable_tags is no pattern: want a tag in which * and ? stand for others; it is set aside`}, stands,
+			[]string{`f.yaml:5: "[" in mutable_tags is no pattern: want a tag in which * and ? stand for others; it is set aside`},
+			stands,
 		},
-		"a misspelt key of the file": {"registries:\n" + src + dst + "prun: true\n" + list,
-			[]string{`f.yaml:5: unknown key "prun" in the file; did you mean "prune"?; known keys: registries, prune, mutable_tags, images`}, nil},
-		"no list": {"registries:\n" + src + dst,
-			[]string{`f.yaml: the file has no images:; of a thin tree, give the folder that holds manifests/ and images/; the project is set aside`}, nil},
+		"a misspelt key of the file": {
+			"registries:\n" + src + dst + "prun: true\n" + list,
+			[]string{`f.yaml:5: unknown key "prun" in the file; did you mean "prune"?; known keys: registries, prune, mutable_tags, images`},
+			nil,
+		},
+		"no list": {
+			"registries:\n" + src + dst,
+			[]string{`f.yaml: the file has no images:; of a thin tree, give the folder that holds manifests/ and images/; the project is set aside`},
+			nil,
+		},
 		"a list alone":     {list, []string{`f.yaml:1: the file has no registries:; the project is set aside`}, nil},
 		"no YAML":          {"registries:\n- name: [\n", []string{`f.yaml:2: this is no valid YAML: did not find expected node content; the file is set aside`}, nil},
 		"two documents":    {"registries:\n" + src + dst + list + "---\nimages: []\n", []string{`f.yaml:8: a second YAML document begins here; want one document a file; the file is set aside`}, nil},
@@ -323,137 +331,5 @@ func TestPruneIsHeldOffWhileAnythingIsSetAside(t *testing.T) {
 		if tree.Projects[0].Prune != want {
 			t.Errorf("%q: prune is %v, want %v: %v", list, !want, want, tree.Problems)
 		}
-	}
-}
-
-func TestTreeWhoseHalvesDoNotMatch(t *testing.T) {
-	ok := [2]string{"registry.example.org/alpha", "- name: x\n  dmap: {sha256:" + hex("a") + ": [v1]}\n"}
-	for name, test := range map[string]struct {
-		change func(files map[string]string)
-		told   []string
-	}{
-		"a list without a manifest": {
-			func(f map[string]string) { f["images/beta/images.yaml"] = ok[1] },
-			[]string{`images/beta/images.yaml: has no manifests/beta/promoter-manifest.yaml, so that nothing says where it is promoted to; the list is set aside`},
-		},
-		"an empty list without a manifest": {
-			func(f map[string]string) { f["images/beta/images.yaml"] = "# none yet\n" },
-			[]string{`(images/beta/images.yaml: lists nothing, and has no manifests/beta/promoter-manifest.yaml)`},
-		},
-		"folders that differ by a slip": {
-			func(f map[string]string) {
-				f["images/betta/images.yaml"] = ok[1]
-				f["manifests/beta/promoter-manifest.yaml"] = f["manifests/alpha/promoter-manifest.yaml"]
-			},
-			[]string{
-				`images/betta/images.yaml: has no manifests/betta/promoter-manifest.yaml, so that nothing says where it is promoted to; the list is set aside`,
-				`manifests/beta: has no folder images/beta; is images/betta meant?; the project is set aside`,
-			},
-		},
-		"files of other names": {
-			func(f map[string]string) {
-				f["images/alpha/image.yaml"] = ok[1]
-				f["manifests/alpha/OWNERS"] = "approvers: []"
-				f["manifests/alpha/promoter-manifest.yml"] = ""
-				f["images/loose.yaml"] = ok[1]
-			},
-			[]string{
-				`images/alpha/image.yaml: is not read; the list of a project is called images.yaml`,
-				`images/loose.yaml: stands beside the projects' folders and is not read; move it into a project's folder`,
-				`manifests/alpha/promoter-manifest.yml: is not read; the manifest of a project is called promoter-manifest.yaml`,
-			},
-		},
-		"a manifest that is missing": {
-			func(f map[string]string) {
-				f["manifests/beta/README.md"] = ""
-				f["images/beta/images.yaml"] = ok[1]
-			},
-			[]string{`manifests/beta: has no file promoter-manifest.yaml; the project is set aside`},
-		},
-		"a list that names another place": {
-			func(f map[string]string) {
-				f["manifests/alpha/promoter-manifest.yaml"] += "imagesPath: ../../elsewhere.yaml\n"
-			},
-			[]string{`manifests/alpha/promoter-manifest.yaml:5: imagesPath "../../elsewhere.yaml" is not where the list is; the list of a project is always images/alpha/images.yaml`},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			files := thin(map[string][2]string{"alpha": ok})
-			test.change(files)
-			check(t, files, "", test.told, []string{"alpha/x@av1"})
-		})
-	}
-	t.Run("manifest for manifests", func(t *testing.T) {
-		check(t, map[string]string{"manifest/a/promoter-manifest.yaml": "", "images/a/images.yaml": ok[1]}, "",
-			[]string{`ROOT: the tree has no folder manifests/; there is manifest/ (did you mean manifests/?)`}, nil)
-	})
-}
-
-func TestSymbolicLinksStayInTheTree(t *testing.T) {
-	ok := [2]string{"registry.example.org/alpha", "- name: x\n  dmap: {sha256:" + hex("a") + ": [v1]}\n"}
-	files := thin(map[string][2]string{"alpha": ok})
-	files["outside/images.yaml"] = ok[1]
-	files["tree/README.md"] = ""
-	dir := write(t, files)
-	for _, half := range []string{"images", "manifests"} {
-		if err := os.Rename(filepath.Join(dir, half), filepath.Join(dir, "tree", half)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for link, target := range map[string]string{
-		"images/beta":              "../../outside",
-		"images/gamma":             "nowhere",
-		"manifests/alias":          "alpha",
-		"images/alias":             "alpha",
-		"images/delta/images.yaml": filepath.Join(dir, "outside/images.yaml"),
-	} {
-		path := filepath.Join(dir, "tree", link)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(target, path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	tree, err := config.Read([]string{filepath.Join(dir, "tree")}, config.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var told []string
-	for _, p := range tree.Problems {
-		if strings.Contains(p.Message, "symbolic") {
-			told = append(told, strings.ReplaceAll(p.String(), dir+"/", ""))
-		}
-	}
-	want := []string{
-		"tree/images/beta: is a symbolic link out of the tree, to outside; it is set aside",
-		"tree/images/delta/images.yaml: is a symbolic link out of the tree, to outside/images.yaml; it is set aside",
-		"tree/images/gamma: is a symbolic link that leads nowhere; it is set aside",
-	}
-	if d := diff(want, told); d != "" {
-		t.Error(d)
-	}
-	if len(tree.Projects) != 2 {
-		t.Errorf("%d projects stand, want alpha and its alias", len(tree.Projects))
-	}
-}
-
-func TestHalfOfATreeThatIsALinkOutOfItIsSetAside(t *testing.T) {
-	dir := write(t, map[string]string{"outside/a/images.yaml": "", "tree/manifests/a/promoter-manifest.yaml": ""})
-	if err := os.Symlink("../outside", filepath.Join(dir, "tree", "images")); err != nil {
-		t.Fatal(err)
-	}
-	tree, err := config.Read([]string{filepath.Join(dir, "tree")}, config.Options{})
-	if err != nil || len(tree.Problems) != 1 || !strings.Contains(tree.Problems[0].String(), "tree/images: is a symbolic link out of the tree") {
-		t.Errorf("error %v, tree %+v; want the link named", err, tree)
-	}
-}
-
-func TestProjectsOfOneNameAreTold(t *testing.T) {
-	dir := write(t, map[string]string{"a/x.yaml": plainImages("- name: a\n  dmap: {}\n"), "b/x.yaml": plainImages("- name: a\n  dmap: {}\n")})
-	tree, err := config.Read([]string{filepath.Join(dir, "a", "x.yaml"), filepath.Join(dir, "b", "x.yaml")}, config.Options{Strict: true})
-	want := filepath.Join(dir, "b", "x.yaml") + ": the project has the name of another, " + filepath.Join(dir, "a", "x.yaml") + "; the ledger cannot tell them apart"
-	if err != nil || len(tree.Problems) != 1 || tree.Problems[0].String() != want {
-		t.Errorf("error %v, problems %v; want %s", err, tree, want)
 	}
 }

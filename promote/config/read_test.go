@@ -9,10 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"entrepot/promote/config"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/go-digest"
+
+	"entrepot/promote/config"
 )
 
 // sum is the digest that the examples give to content.

@@ -1,11 +1,11 @@
 package config
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -75,7 +75,7 @@ func commitOf(ctx context.Context, root string) string {
 // hashOf hashes the names and contents of all YAML files in the roots, in the
 // order of the roots and of names.
 func hashOf(roots []string) (string, error) {
-	h := sha256.New()
+	var summary bytes.Buffer
 	for _, root := range roots {
 		var files []string
 		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
@@ -89,17 +89,20 @@ func hashOf(roots []string) (string, error) {
 			return "", fmt.Errorf("hashing the configuration: %w", err)
 		}
 		slices.Sort(files)
-		fmt.Fprintf(h, "root %d\n", len(files))
+		fmt.Fprintf(&summary, "root %d\n", len(files))
 		for _, file := range files {
-			if err := hashFile(h, root, file); err != nil {
+			if err := summarize(&summary, root, file); err != nil {
 				return "", fmt.Errorf("hashing the configuration: %w", err)
 			}
 		}
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+	sum := sha256.Sum256(summary.Bytes())
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }
 
-func hashFile(h hash.Hash, root, file string) error {
+// summarize writes the line of one file: its name below the root, and the hash
+// of its content.
+func summarize(b *bytes.Buffer, root, file string) error {
 	name, err := filepath.Rel(root, file)
 	if err != nil {
 		return err
@@ -111,10 +114,10 @@ func hashFile(h hash.Hash, root, file string) error {
 	case info.Mode()&fs.ModeSymlink != 0:
 		// Where it leads to in the tree is hashed there.
 		target, err := os.Readlink(file)
-		fmt.Fprintf(h, "%q link %q\n", filepath.ToSlash(name), target)
+		fmt.Fprintf(b, "%q link %q\n", filepath.ToSlash(name), target)
 		return err
 	case !info.Mode().IsRegular():
-		fmt.Fprintf(h, "%q\n", filepath.ToSlash(name)) // it is set aside, and not opened
+		fmt.Fprintf(b, "%q\n", filepath.ToSlash(name)) // it is set aside, and not opened
 		return nil
 	}
 	f, err := os.Open(file)
@@ -126,6 +129,6 @@ func hashFile(h hash.Hash, root, file string) error {
 	if _, err := io.Copy(content, f); err != nil {
 		return err
 	}
-	fmt.Fprintf(h, "%q %x\n", filepath.ToSlash(name), content.Sum(nil))
+	fmt.Fprintf(b, "%q %x\n", filepath.ToSlash(name), content.Sum(nil))
 	return nil
 }

@@ -49,7 +49,7 @@ func openText(source []byte, k Kind) (*text, []*yaml.Node, *itemList, error) {
 	list := root
 	if root.Kind == yaml.MappingNode {
 		if list = valueOf(root, sectionOf(k).list); list == nil {
-			return nil, nil, nil, fmt.Errorf("it has no %s:", sectionOf(k).list)
+			return nil, nil, nil, fmt.Errorf("it has no key %s", sectionOf(k).list)
 		}
 	}
 	walk(root, func(n *yaml.Node) { t.starts = append(t.starts, n.Line) })

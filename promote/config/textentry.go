@@ -111,9 +111,9 @@ func (t *text) addTags(list *yaml.Node, tags []string) error {
 		t.insertLines(t.end(last), lines...)
 		return nil
 	}
-	addition := ""
-	for _, tag := range tags {
-		addition += ", " + quoteLike(last, tag)
+	quoted := make([]string, len(tags))
+	for i, tag := range tags {
+		quoted[i] = quoteLike(last, tag)
 	}
-	return t.splice(last.Line, last.Column+len(quoteLike(last, last.Value)), 0, addition)
+	return t.splice(last.Line, last.Column+len(quoteLike(last, last.Value)), 0, ", "+strings.Join(quoted, ", "))
 }

@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 
-	"entrepot/promote/config"
 	"github.com/opencontainers/go-digest"
+
+	"entrepot/promote/config"
 )
 
 // Shape is how large a configuration is.
@@ -40,7 +41,7 @@ func TwiceToday() Shape {
 // digests. Every tag of an image stands on one digest, and every digest has one
 // tag. Of fewer pairs than images, some images stay out.
 func (s Shape) Generate() []*config.Project {
-	random := rand.New(rand.NewPCG(s.Seed, 0)) //nolint:gosec // repeatable on purpose
+	random := rand.New(rand.NewPCG(s.Seed, 0))
 	projects := make([]*config.Project, s.Projects)
 	for i := range projects {
 		p := &config.Project{Name: fmt.Sprintf("staging-project%03d", i), Kind: config.Images}
