@@ -25,3 +25,23 @@ func BenchmarkReadTwiceToday(b *testing.B) {
 		}
 	}
 }
+
+// The real tree of 2022 must be read in under 0.5 s on two cores.
+func BenchmarkReadRealTree(b *testing.B) {
+	roots := realTree(b)
+	for b.Loop() {
+		if _, err := config.Read(roots, config.Options{Strict: true}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// A plan's first step beside reading, where the tree is no git checkout.
+func BenchmarkRevisionOfRealTree(b *testing.B) {
+	roots := realTree(b)
+	for b.Loop() {
+		if _, err := config.Revision(b.Context(), roots); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

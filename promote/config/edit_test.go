@@ -86,6 +86,11 @@ func TestInsertImageWritesAsTheFileDoes(t *testing.T) {
 			[]string{"v1"},
 			"images:\n- name: z\n  dmap:\n    \"" + b + "\": [\"v1\"]\nregistries: []\n",
 		},
+		"lines of mixed ends": {
+			"- name: x\r\n  dmap:\n    " + a + ": [v1]\r\n", "x", b,
+			[]string{"v2"},
+			"- name: x\r\n  dmap:\n    " + a + ": [v1]\r\n    " + b + ": [v2]\n",
+		},
 		"lines that end as on Windows": {
 			"- name: x\r\n  dmap:\r\n    " + a + ": [v1]\r\n", "x", b,
 			[]string{"v2"},
@@ -217,6 +222,52 @@ func TestLocateTellsApartWhatItCan(t *testing.T) {
 	} {
 		if _, _, err := tree.Locate(name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Locate(%q): error %v, want %q", name, err, want)
+		}
+	}
+}
+
+// An entry added to any list of the real tree is lines added to it, and nothing
+// else: what a reviewer sees is what was added.
+func TestAddingToRealListsOnlyAddsLines(t *testing.T) {
+	tree, err := config.Read(realTree(t), config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range tree.Projects {
+		for _, file := range p.Lists {
+			before, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var after []byte
+			lines := 2 // a new file's, or those of a digest with its tag a line
+			if p.Kind == config.Files {
+				after, err = config.InsertFile(before, "v999.0.0/linux/amd64/new", sum("new"))
+			} else if len(p.Images) == 0 {
+				continue
+			} else {
+				image := p.Images[len(p.Images)/2]
+				after, err = config.InsertImage(before, image.Name, sum("new"), "v1.999.0")
+				if !strings.Contains(string(after), "- v1.999.0") {
+					lines = 1
+				}
+			}
+			if err != nil {
+				t.Errorf("%s: %v", file, err)
+				continue
+			}
+			was, is := strings.Fields(strings.ReplaceAll(string(before), " ", "_")), strings.Fields(strings.ReplaceAll(string(after), " ", "_"))
+			added := 0
+			for _, line := range is {
+				if len(was) > 0 && line == was[0] {
+					was = was[1:]
+				} else {
+					added++
+				}
+			}
+			if added != lines || len(was) > 0 {
+				t.Errorf("%s: %d lines were added, want %d; %d were lost", file, added, lines, len(was))
+			}
 		}
 	}
 }

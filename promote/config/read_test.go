@@ -201,13 +201,20 @@ func write(t testing.TB, files map[string]string) string {
 	return dir
 }
 
-// The real tree of 2022 is read whole: nothing of it is set aside.
-func TestRealTreeStandsWhole(t *testing.T) {
+// realTree is a real configuration, which lies beside checkouts of the project
+// and is no part of it.
+func realTree(t testing.TB) []string {
+	t.Helper()
 	shared := filepath.Join("..", "..", "..", "shared", "data", "promotion-tree")
 	if _, err := os.Stat(shared); err != nil {
 		t.Skip("the real tree is not here")
 	}
-	tree, err := config.Read([]string{filepath.Join(shared, "k8s.gcr.io"), filepath.Join(shared, "artifacts")}, config.Options{Strict: true})
+	return []string{filepath.Join(shared, "k8s.gcr.io"), filepath.Join(shared, "artifacts")}
+}
+
+// The real tree of 2022 is read whole: nothing of it is set aside.
+func TestRealTreeStandsWhole(t *testing.T) {
+	tree, err := config.Read(realTree(t), config.Options{Strict: true})
 	if err != nil {
 		t.Error(err)
 	}

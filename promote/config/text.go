@@ -27,7 +27,8 @@ type text struct {
 func openText(source []byte, k Kind) (*text, []*yaml.Node, *itemList, error) {
 	t := &text{eol: "\n", added: map[string]bool{}}
 	body := string(source)
-	if strings.Contains(body, "\r\n") {
+	// Where ends of lines are mixed, each line keeps its own.
+	if n := strings.Count(body, "\r\n"); n > 0 && n == strings.Count(body, "\n") {
 		t.eol = "\r\n"
 		body = strings.ReplaceAll(body, "\r\n", "\n")
 	}
