@@ -12,7 +12,7 @@ import (
 
 // How many kinds and outcomes there are: the lengths of what is indexed by them.
 const (
-	kinds    = int(registry.KindReferrers) + 1
+	kinds    = int(registry.KindUpload) + 1
 	outcomes = int(registry.OutcomeError) + 1
 )
 
@@ -20,7 +20,7 @@ const (
 func kindLabel(k registry.Kind) string {
 	return [kinds]string{
 		registry.KindBase: "base", registry.KindManifest: "manifest", registry.KindBlob: "blob",
-		registry.KindTags: "tags", registry.KindReferrers: "referrers",
+		registry.KindTags: "tags", registry.KindReferrers: "referrers", registry.KindUpload: "upload",
 	}[k]
 }
 

@@ -134,3 +134,15 @@ func BenchmarkObserve(b *testing.B) {
 		})
 	}
 }
+
+func TestEveryKindOfRequestIsCounted(t *testing.T) {
+	metrics := newRequestMetrics(prometheus.NewRegistry(), []string{"u"})
+	for kind := range registry.KindUpload + 1 { // the last one
+		for outcome := range registry.OutcomeError + 1 {
+			metrics.count(kind, "u", outcome, 1, time.Second)
+			if kindLabel(kind) == "" || outcomeLabel(outcome) == "" {
+				t.Errorf("kind %d with outcome %d has no label", kind, outcome)
+			}
+		}
+	}
+}
