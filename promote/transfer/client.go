@@ -1,0 +1,109 @@
+package transfer
+
+import (
+	"cmp"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	defaultConcurrency     = 24
+	defaultStreams         = 8
+	defaultAttempts        = 6
+	defaultConnectTimeout  = 10 * time.Second
+	defaultResponseTimeout = 30 * time.Second
+	defaultCommitTimeout   = 5 * time.Minute
+	defaultStallTimeout    = 30 * time.Second
+	defaultMaxPause        = 5 * time.Minute
+	defaultFirstBackoff    = 500 * time.Millisecond
+)
+
+// Config says how a [Client] behaves. The zero value is useful.
+type Config struct {
+	// DockerConfig is the docker config.json whose credentials and credential
+	// helpers are used. Empty means $DOCKER_CONFIG/config.json, or
+	// ~/.docker/config.json; none there means no credentials.
+	DockerConfig string
+	// TokenHosts are hosts (host or host:port) that may issue tokens besides a
+	// registry's own, and auth.docker.io for docker.io.
+	TokenHosts []string
+
+	// Concurrency bounds the requests to one host that wait for an answer; 0
+	// means 24. A host that answers 429 is asked fewer at once, until it does
+	// no longer.
+	Concurrency int
+	// Streams bounds the blobs that are sent to one host at once, and those
+	// that are read from one; 0 means 8.
+	Streams int
+	// RequestsPerSecond bounds the rate of requests to one host; 0 means no
+	// limit.
+	RequestsPerSecond float64
+	// Attempts is how often a request is made at most that fails for a reason
+	// that may pass; 0 means 6. Answers of 429 have more, since they say that
+	// the host is well.
+	Attempts int
+	// MaxPause is the longest pause that a host is granted, with Retry-After or
+	// without; 0 means 5 minutes.
+	MaxPause time.Duration
+	// FirstBackoff is the pause after the first failure of a request, half of
+	// it up to chance; it doubles. 0 means 500 ms.
+	FirstBackoff time.Duration
+
+	// ConnectTimeout bounds dialling and the TLS handshake, each; 0 means 10 s.
+	ConnectTimeout time.Duration
+	// ResponseTimeout bounds the wait for an answer; 0 means 30 s.
+	ResponseTimeout time.Duration
+	// CommitTimeout bounds the wait for the answer to an upload, from its last
+	// byte on, for registries that hash and copy it then; 0 means 5 minutes.
+	CommitTimeout time.Duration
+	// StallTimeout bounds the wait for a body's next byte, in either
+	// direction; 0 means 30 s.
+	StallTimeout time.Duration
+
+	// UserAgent identifies this program; empty means entrepot.
+	UserAgent string
+	// Progress is told what happens; nil means nobody is.
+	Progress Progress
+	// Logger is told of pauses and retries; nil means silence.
+	Logger *slog.Logger
+	// Getenv reads the environment, where S3 has its settings; nil means
+	// [os.Getenv].
+	Getenv func(string) string
+	// Transport replaces the network, in tests.
+	Transport http.RoundTripper
+}
+
+func (c *Config) setDefaults() {
+	c.Concurrency = cmp.Or(c.Concurrency, defaultConcurrency)
+	c.Streams = cmp.Or(c.Streams, defaultStreams)
+	c.Attempts = cmp.Or(c.Attempts, defaultAttempts)
+	c.MaxPause = cmp.Or(c.MaxPause, defaultMaxPause)
+	c.FirstBackoff = cmp.Or(c.FirstBackoff, defaultFirstBackoff)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, defaultConnectTimeout)
+	c.ResponseTimeout = cmp.Or(c.ResponseTimeout, defaultResponseTimeout)
+	c.CommitTimeout = cmp.Or(c.CommitTimeout, defaultCommitTimeout)
+	c.StallTimeout = cmp.Or(c.StallTimeout, defaultStallTimeout)
+	c.UserAgent = cmp.Or(c.UserAgent, "entrepot")
+	if c.Progress == nil {
+		c.Progress = silence{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Getenv == nil {
+		c.Getenv = os.Getenv
+	}
+}
+
+// Client copies images and files during one run. It remembers what it saw and
+// put where, so it should not outlive the run: what others delete meanwhile it
+// does not notice. It is safe for concurrent use.
+type Client struct {
+	cfg Config
+
+	mu    sync.Mutex
+	hosts map[string]*host
+}
