@@ -1,8 +1,6 @@
 package transfer
 
 import (
-	"context"
-
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
