@@ -2,6 +2,7 @@ package registry
 
 import (
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -105,6 +106,7 @@ func queryTags(query string) ([]string, error) {
 func parseContentRange(values []string) (byteRange, error) {
 	text := strings.Join(values, ", ")
 	bad := Errorf(errcode.ErrorCodeBlobUploadInvalid, "invalid Content-Range %s: want <first byte>-<last byte>, such as 0-1023", quote(text))
+	bad.Status = http.StatusBadRequest
 	spec, isBytes := strings.CutPrefix(text, "bytes ")
 	if isBytes {
 		var size string
