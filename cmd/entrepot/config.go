@@ -12,9 +12,10 @@ import (
 // Config is the configuration file. docs/CONFIGURATION.md explains every key;
 // a test keeps the two in step.
 type Config struct {
-	Log   LogConfig   `yaml:"log"`
-	Admin AdminConfig `yaml:"admin"`
-	Node  *NodeConfig `yaml:"node"`
+	Log    LogConfig     `yaml:"log"`
+	Admin  AdminConfig   `yaml:"admin"`
+	Node   *NodeConfig   `yaml:"node"`
+	Origin *OriginConfig `yaml:"origin"`
 }
 
 // LogConfig says what is logged and how.
@@ -39,6 +40,26 @@ type NodeConfig struct {
 	ShutdownTimeout Duration                  `yaml:"shutdown_timeout"`
 	MaxFills        int                       `yaml:"max_fills"`
 	Upstreams       map[string]UpstreamConfig `yaml:"upstreams"`
+}
+
+// OriginConfig is the production registry and file store, which promotion
+// writes.
+type OriginConfig struct {
+	Listen          Address           `yaml:"listen"`
+	TLS             *TLSConfig        `yaml:"tls"`
+	Store           OriginStoreConfig `yaml:"store"`
+	Memory          Size              `yaml:"memory"`
+	Uploads         Path              `yaml:"uploads"`
+	UploadTTL       Duration          `yaml:"upload_ttl"`
+	CollectEvery    Duration          `yaml:"collect_every"`
+	ShutdownTimeout Duration          `yaml:"shutdown_timeout"`
+}
+
+// OriginStoreConfig is where an origin keeps content: Dir, or S3. Nothing is
+// ever evicted from it.
+type OriginStoreConfig struct {
+	Dir Path      `yaml:"dir"`
+	S3  *S3Config `yaml:"s3"`
 }
 
 // TLSConfig is a certificate chain and its key, in PEM files.
@@ -110,6 +131,15 @@ func (n *NodeConfig) SetDefaults() {
 	n.Memory = 64 << 20
 	n.ShutdownTimeout = Duration(30 * time.Second)
 	n.MaxFills = 256
+}
+
+// SetDefaults sets the defaults of an origin.
+func (o *OriginConfig) SetDefaults() {
+	o.Listen = ":5001"
+	o.Memory = 64 << 20
+	o.UploadTTL = Duration(24 * time.Hour)
+	o.CollectEvery = Duration(24 * time.Hour)
+	o.ShutdownTimeout = Duration(30 * time.Second)
 }
 
 // SetDefaults sets the defaults of a store.

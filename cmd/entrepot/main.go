@@ -25,6 +25,8 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		serveCommand(),
+		promoteCommand(),
+		ledgerCommand(),
 		configCommand(),
 		versionCommand(),
 	)
@@ -36,6 +38,9 @@ const (
 	exitDone   = 0
 	exitFailed = 1 // the command was understood and could not be done
 	exitUsage  = 2 // the command was not understood
+	// exitChanges is promote plan's: it could be done, and there is something
+	// to do.
+	exitChanges = 3
 )
 
 // run executes a command line, tells its error on stderr, and returns the exit
@@ -50,6 +55,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
+	if status, ok := errors.AsType[quiet](err); ok {
+		return int(status)
+	}
 	if _, failed := errors.AsType[failure](err); failed {
 		// A configuration file may have several problems, a line for each.
 		for line := range strings.Lines(err.Error()) {
@@ -61,6 +69,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	tell(err.Error() + "; see entrepot --help")
 	return exitUsage
 }
+
+// quiet is the exit status of a command that has said all there is to say.
+type quiet int
+
+func (q quiet) Error() string { return fmt.Sprintf("exit status %d", int(q)) }
 
 // failure is an error of a command that was used rightly.
 type failure struct{ error }

@@ -39,20 +39,20 @@ type Tree struct {
 
 // Position is a place in a configuration file.
 type Position struct {
-	File string // path as reached from the root that was given
-	Line int    // from 1; 0 when it is about the file or folder as a whole
+	File string `json:"file"`           // path as reached from the root that was given
+	Line int    `json:"line,omitempty"` // from 1; 0 when it is about the file or folder as a whole
 }
 
 // Problem is one thing that is wrong in the configuration.
 type Problem struct {
 	Position
 	// Project is whose entry it is about, if any one's.
-	Project string
+	Project string `json:"project,omitempty"`
 	// Message says what is wrong, what would be right, and what was set aside.
-	Message string
+	Message string `json:"message"`
 	// Notice marks what is worth tidying but changes nothing: nothing was set
 	// aside, and Options.Strict lets it pass.
-	Notice bool
+	Notice bool `json:"notice,omitempty"`
 }
 
 // String is "file:line: message", as compilers print it.
