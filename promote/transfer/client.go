@@ -102,8 +102,27 @@ func (c *Config) setDefaults() {
 // put where, so it should not outlive the run: what others delete meanwhile it
 // does not notice. It is safe for concurrent use.
 type Client struct {
-	cfg Config
+	cfg     Config
+	network *network
 
 	mu    sync.Mutex
 	hosts map[string]*host
+
+	blobs, trees, listings flights
+	held                   holdings // blobs
+	known                  memory
+}
+
+// New prepares a client. It reads no file and asks no host.
+func New(cfg Config) (*Client, error) {
+	cfg.setDefaults()
+	c := &Client{cfg: cfg, hosts: make(map[string]*host)}
+	c.network = newNetwork(&c.cfg)
+	return c, nil
+}
+
+// Close lets go of idle connections. Bodies that are open can still be read.
+func (c *Client) Close() error {
+	c.network.close()
+	return nil
 }

@@ -1,0 +1,217 @@
+package transfer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// breadth is how many things below one manifest are copied at once.
+const breadth = 8
+
+// memory is what a client knows of trees and repositories.
+type memory struct {
+	mu    sync.Mutex
+	trees map[string][]ocispec.Descriptor // by destination and root: the manifests that are complete there
+	tags  map[string]map[string]bool      // by source: those that begin as attachments do
+	noAPI map[string]bool                 // repositories without the referrers API
+}
+
+// Resolve asks what a name is: its media type, digest and size.
+// Errors: ErrNotFound when the registry knows no such name.
+func (c *Client) Resolve(ctx context.Context, ref Ref) (ocispec.Descriptor, error) {
+	d, err := c.reader(ref.Repository).resolve(ctx, ref.reference())
+	if err != nil {
+		return d, fmt.Errorf("resolving %s: %w", ref, err)
+	}
+	return d, nil
+}
+
+// Copy copies an image by digest, with everything below it, its referrers and
+// theirs, and what cosign keeps about any of these at tags; then it sets its
+// tags. An image that has all of it costs questions only.
+//
+// Errors: ErrNotFound when the source lacks the image or something below it;
+// ErrCorrupt, which names who sent wrong bytes; ErrUnsupported for images whose
+// content has no digests. Copied is filled as far as it came.
+func (c *Client) Copy(ctx context.Context, what Copy) (Copied, error) {
+	job := &copying{client: c, from: c.reader(what.From), to: c.writer(what.To)}
+	err := job.run(ctx, &what)
+	if err != nil {
+		err = fmt.Errorf("copying %s@%s to %s: %w", what.From, what.Digest, what.To, err)
+	}
+	slices.SortFunc(job.done.Attached, func(a, b Attachment) int {
+		return cmp.Or(cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Digest, b.Digest))
+	})
+	slices.Sort(job.done.Lost)
+	slices.Sort(job.done.Kept)
+	return job.done, err
+}
+
+// copying is one image on its way.
+type copying struct {
+	client   *Client
+	from, to *repo
+
+	mu   sync.Mutex
+	done Copied
+}
+
+func (j *copying) run(ctx context.Context, what *Copy) error {
+	if err := what.Digest.Validate(); err != nil {
+		return failf(ErrUnsupported, "%.100q: %w", what.Digest, err)
+	}
+	root, err := j.trusted(ctx, what)
+	if err != nil {
+		return err
+	}
+	if root == nil {
+		if root, err = j.whole(ctx, what.Digest); err != nil {
+			return err
+		}
+	}
+	for _, tag := range what.Tags {
+		if err := j.to.put(ctx, tag, root); err != nil {
+			return fmt.Errorf("setting the tag %s: %w", tag, err)
+		}
+	}
+	return nil
+}
+
+// trusted reads the root at the destination, if that is enough to know that all
+// is there; else it is nil.
+func (j *copying) trusted(ctx context.Context, what *Copy) (*manifest, error) {
+	if !what.Trusted {
+		return nil, nil //nolint:nilnil // as documented
+	}
+	root, err := j.to.manifest(ctx, what.Digest.String())
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil //nolint:nilnil // as documented
+	}
+	if err != nil {
+		return nil, err
+	}
+	j.done.Present = true
+	j.setRoot(root)
+	return root, nil
+}
+
+// whole copies the image and what is attached to it.
+func (j *copying) whole(ctx context.Context, d digest.Digest) (*manifest, error) {
+	root, err := j.from.manifest(ctx, d.String())
+	if err != nil {
+		return nil, err
+	}
+	j.setRoot(root)
+	if j.done.Present, err = j.to.has(ctx, d); err != nil {
+		return nil, err
+	}
+	manifests, err := j.tree(ctx, root.Descriptor, root)
+	if err != nil {
+		return nil, err
+	}
+	return root, j.attachments(ctx, manifests)
+}
+
+func (j *copying) setRoot(m *manifest) {
+	j.done.Root = ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}
+}
+
+// tree makes a manifest and everything below it be at the destination, and
+// returns the manifests of it. m is the manifest if it was read before.
+func (j *copying) tree(ctx context.Context, desc ocispec.Descriptor, m *manifest) (all []ocispec.Descriptor, err error) {
+	c := j.client
+	key := j.to.String() + "@" + desc.Digest.String()
+	// What waits for each other here is below each other, so that nobody waits
+	// for himself.
+	err = c.trees.do(ctx, key, func() error {
+		if all = c.known.tree(key); all != nil {
+			return nil
+		}
+		if all, err = j.grow(ctx, desc, m); err != nil {
+			return err
+		}
+		c.known.setTree(key, all)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.known.tree(key), nil
+}
+
+func (j *copying) grow(ctx context.Context, desc ocispec.Descriptor, m *manifest) ([]ocispec.Descriptor, error) {
+	if m == nil {
+		var err error
+		if m, err = j.from.manifest(ctx, desc.Digest.String()); err != nil {
+			return nil, err
+		}
+	}
+	below := make([][]ocispec.Descriptor, len(m.children))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(breadth)
+	for i, child := range m.children {
+		group.Go(func() (err error) {
+			below[i], err = j.child(groupCtx, child)
+			return err
+		})
+	}
+	for _, blob := range m.blobs {
+		group.Go(func() error { return j.client.blob(groupCtx, j.from, j.to, blob) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	there, err := j.to.has(ctx, m.Digest)
+	if err == nil && !there {
+		err = j.to.put(ctx, m.Digest.String(), m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	all := []ocispec.Descriptor{m.Descriptor}
+	seen := map[digest.Digest]bool{m.Digest: true}
+	for _, list := range below {
+		for _, d := range list {
+			if !seen[d.Digest] {
+				seen[d.Digest] = true
+				all = append(all, d)
+			}
+		}
+	}
+	return all, nil
+}
+
+// child copies what an index names: a manifest, or a blob, as build caches do.
+func (j *copying) child(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	if isManifestType(desc.MediaType) || desc.MediaType == "" {
+		return j.tree(ctx, desc, nil)
+	}
+	all, err := j.tree(ctx, desc, nil)
+	if !errors.Is(err, ErrNotFound) {
+		return all, err
+	}
+	return nil, j.client.blob(ctx, j.from, j.to, desc)
+}
+
+func (m *memory) tree(key string) []ocispec.Descriptor {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.trees[key]
+}
+
+func (m *memory) setTree(key string, all []ocispec.Descriptor) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.trees == nil {
+		m.trees = make(map[string][]ocispec.Descriptor)
+	}
+	m.trees[key] = all
+}
