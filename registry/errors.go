@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"time"
 
@@ -44,7 +45,9 @@ var ErrClientGone = errors.New("the client left")
 // fail answers with an error. The headers must not have gone out yet.
 func (x *exchange) fail(err error) {
 	x.obs.Err = err
-	if errors.Is(x.r.Context().Err(), context.Canceled) {
+	// One whose body came too slowly is there still, though net/http takes the
+	// deadline that passed for its leaving.
+	if errors.Is(x.r.Context().Err(), context.Canceled) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		// A client that only closed its sending side must not take an empty
 		// 200 for the answer: the connection is cut.
 		x.obs.Status, x.cut = statusClientGone, true

@@ -17,6 +17,7 @@ type requestBody struct {
 	connection *http.ResponseController
 	timeout    time.Duration // for paceBytes; not positive means no deadlines
 	sinceArmed int64         // bytes read since the deadline was set
+	whole      bool          // the body was read to its end
 	err        error         // why the body ended early; nil when it did not
 }
 
@@ -35,7 +36,10 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p)
 	b.sinceArmed += int64(n)
-	if err != nil && err != io.EOF {
+	switch {
+	case err == io.EOF:
+		b.whole = true
+	case err != nil:
 		b.err = err
 	}
 	return n, err
@@ -43,16 +47,23 @@ func (b *requestBody) Read(p []byte) (int, error) {
 
 func (b *requestBody) arm() {
 	b.sinceArmed = 0
-	if b.timeout > 0 {
+	armRead(b.connection, b.timeout)
+}
+
+// armRead bounds how long the next bytes of a body may take.
+func armRead(connection *http.ResponseController, timeout time.Duration) {
+	if timeout > 0 {
 		// A connection without deadlines is not one of net/http's own: tests.
-		_ = b.connection.SetReadDeadline(time.Now().Add(b.timeout))
+		_ = connection.SetReadDeadline(time.Now().Add(timeout))
 	}
 }
 
-// finish takes the deadline away: answering may take longer, and the server
-// reads on meanwhile to see whether the client leaves.
+// finish takes the deadline of a whole body away: answering may take longer,
+// and the server reads on meanwhile to see whether the client leaves. Where
+// something is left of the body, the server reads that before it answers, and
+// must not wait for it without end.
 func (b *requestBody) finish() {
-	if b.timeout > 0 {
+	if b.timeout > 0 && b.whole {
 		_ = b.connection.SetReadDeadline(time.Time{})
 	}
 }

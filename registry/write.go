@@ -75,6 +75,10 @@ const MaxManifestTags = 128
 
 // serveWrite answers what is neither GET nor HEAD.
 func (x *exchange) serveWrite() {
+	if x.r.ContentLength != 0 {
+		// Also for a body that nobody will read: the server reads it off.
+		armRead(http.NewResponseController(x.w), x.writeTimeout)
+	}
 	switch method := x.r.Method; {
 	case x.req.Kind == KindUpload && x.req.Upload == "" && method == http.MethodPost:
 		x.perform(ActionPush, x.startUpload)
