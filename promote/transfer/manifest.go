@@ -65,8 +65,9 @@ func parseManifest(d digest.Digest, contentType string, content []byte) (*manife
 		}
 		told = manifestJSON{}
 	}
-	if !isManifestType(mediaType) && (told.MediaType != "" || mediaType == "" || mediaType == "application/json") {
-		mediaType = told.kind() // a server that knows no manifests
+	switch mediaType {
+	case "", "application/json", "application/octet-stream", "text/plain": // of a server that knows no manifests
+		mediaType = told.kind()
 	}
 	m := &manifest{content: content, Descriptor: ocispec.Descriptor{
 		MediaType: mediaType, Digest: d, Size: int64(len(content)),
@@ -77,7 +78,7 @@ func parseManifest(d digest.Digest, contentType string, content []byte) (*manife
 		return nil, failf(ErrUnsupported, "manifest %s is of Docker's schema 1, which has no digests of what it needs: build the image anew", d)
 	case mediaType == "":
 		return nil, failf(ErrUnsupported, "manifest %s has no media type", d)
-	case !isManifestType(mediaType):
+	case !isManifestType(mediaType) && !isManifestType(told.MediaType):
 		return m, nil
 	case told.MediaType != "" && told.MediaType != mediaType,
 		isIndexType(mediaType) && (told.Config != nil || told.Layers != nil),

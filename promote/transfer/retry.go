@@ -72,6 +72,14 @@ type final struct{ error }
 // Unwrap returns the error.
 func (f final) Unwrap() error { return f.error }
 
+// orNil is f, or nil if there was no error.
+func (f final) orNil() error {
+	if f.error == nil {
+		return nil
+	}
+	return f
+}
+
 // backoff is the pause after a number of failures.
 func (h *host) backoff(failed int) time.Duration {
 	most := min(h.cfg.FirstBackoff<<min(failed-1, 16), maxBackoff)

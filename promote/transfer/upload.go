@@ -76,8 +76,10 @@ func (r *repo) hasBlob(ctx context.Context, desc ocispec.Descriptor) (bool, erro
 type upload struct {
 	to      *repo
 	desc    ocispec.Descriptor
+	tries   int
 	session *url.URL // nil when none is open
 	offset  int64    // what the session has
+	used    bool     // the session took part in an attempt that failed
 }
 
 // mount asks the registry to take the blob from another of its repositories. A
@@ -106,7 +108,7 @@ func (u *upload) open(ctx context.Context) error {
 	if err != nil {
 		return writing(err)
 	}
-	u.offset = 0
+	u.offset, u.used = 0, false
 	u.session, err = sessionURL(req.url, a.header)
 	return err
 }
@@ -140,14 +142,19 @@ func (u *upload) send(ctx context.Context, from *repo) error {
 
 // attempt sends what the session lacks.
 func (u *upload) attempt(ctx context.Context, source *blobSource) error {
-	resumed := u.session != nil && u.offset > 0
+	// Both of these have attempts of their own.
+	if u.tries++; u.tries > 1 && u.session == nil {
+		// Only the answer may have been lost.
+		if there, err := u.to.hasBlob(ctx, u.desc); there || err != nil {
+			return final{err}.orNil()
+		}
+	}
 	if u.session == nil {
 		if err := u.open(ctx); err != nil {
-			// It had attempts of its own.
 			return final{err}
 		}
 	}
-	if resumed && u.offset < u.desc.Size {
+	if u.offset > 0 && u.offset < u.desc.Size {
 		if err := u.patch(ctx, source); err != nil {
 			return u.fresh(err)
 		}
@@ -215,7 +222,7 @@ func (u *upload) fresh(err error) error {
 		return err
 	}
 	lost := told.Kind == ErrNotFound || told.Status == http.StatusRequestedRangeNotSatisfiable
-	if lost || u.offset > 0 && told.Kind == ErrRefused {
+	if lost || u.used && told.Kind == ErrRefused {
 		u.session = nil
 		return &Error{Kind: ErrUnavailable, Status: told.Status, Err: told.Err}
 	}
@@ -248,7 +255,7 @@ func (u *upload) locate(ctx context.Context) {
 	if err != nil {
 		session = &at
 	}
-	u.session, u.offset = session, offset
+	u.session, u.offset, u.used = session, offset, true
 }
 
 // abandon tells the registry that no more is coming; it would find out by
@@ -290,12 +297,19 @@ func sessionURL(base *url.URL, header http.Header) (*url.URL, error) {
 }
 
 // parseUploadRange reads how many bytes an upload has from "0-LAST". Nothing at
-// all is written like one byte, and is taken for nothing.
+// all is written like one byte, or not at all, and one byte is taken for
+// nothing.
 func parseUploadRange(text string) (int64, bool) {
+	if text == "" {
+		return 0, true
+	}
 	last, found := strings.CutPrefix(strings.TrimPrefix(text, "bytes="), "0-")
 	n, err := strconv.ParseUint(last, 10, 62)
-	if !found || err != nil || n == 0 {
+	if !found || err != nil {
 		return 0, false
+	}
+	if n == 0 {
+		return 0, true
 	}
 	return int64(n) + 1, true //nolint:gosec // 62 bits fit
 }

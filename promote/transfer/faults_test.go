@@ -1,0 +1,498 @@
+package transfer_test
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"entrepot/promote/transfer"
+)
+
+// copyApp copies the image from "app" to "app" of another registry.
+func copyApp(t *testing.T, client *transfer.Client, from, to *fakeRegistry, d digest.Digest) error {
+	t.Helper()
+	_, err := client.Copy(t.Context(), transfer.Copy{From: ofRepo(from, "app"), To: ofRepo(to, "app"), Digest: d, Tags: []string{"v1"}})
+	return err
+}
+
+func TestCopyEndsWithTheKindOfWhatIsWrong(t *testing.T) {
+	lose := func(part string) func(p *pusher, root ocispec.Descriptor) {
+		return func(p *pusher, root ocispec.Descriptor) {
+			for d, content := range p.repo.blobs {
+				if string(content) == part {
+					delete(p.repo.blobs, d)
+				}
+			}
+			if part == "root" {
+				delete(p.repo.manifests, root.Digest)
+			}
+			if part == "child" {
+				for d := range p.repo.manifests {
+					if d != root.Digest {
+						delete(p.repo.manifests, d)
+					}
+				}
+			}
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		wrong func(p *pusher, root ocispec.Descriptor)
+		kind  error
+	}{
+		{"lost image", lose("root"), transfer.ErrNotFound},
+		{"lost platform", lose("child"), transfer.ErrNotFound},
+		{"lost layer", lose("shared by all"), transfer.ErrNotFound},
+		{"wrong byte in a layer", func(p *pusher, _ ocispec.Descriptor) {
+			p.repo.blobs[digest.FromString("shared by all")] = []byte("shared by alL")
+		}, transfer.ErrCorrupt},
+		{"layer with fewer bytes", func(p *pusher, _ ocispec.Descriptor) {
+			p.repo.blobs[digest.FromString("shared by all")] = []byte("shared")
+		}, transfer.ErrCorrupt},
+		{"wrong byte in the root", func(p *pusher, root ocispec.Descriptor) {
+			m := p.repo.manifests[root.Digest]
+			p.repo.manifests[root.Digest] = fakeManifest{m.mediaType, append([]byte(" "), m.content...)}
+		}, transfer.ErrCorrupt},
+		{"schema 1", func(p *pusher, root ocispec.Descriptor) {
+			m := p.repo.manifests[root.Digest]
+			p.repo.manifests[root.Digest] = fakeManifest{"application/vnd.docker.distribution.manifest.v1+prettyjws", m.content}
+		}, transfer.ErrUnsupported},
+		{"an index that is called a manifest", func(p *pusher, root ocispec.Descriptor) {
+			m := p.repo.manifests[root.Digest]
+			p.repo.manifests[root.Digest] = fakeManifest{ocispec.MediaTypeImageManifest, m.content}
+		}, transfer.ErrUnsupported},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			from, to := newFakeRegistry(t), newFakeRegistry(t)
+			p := from.pusher(t, "app")
+			root := p.index("app", "v1")
+			test.wrong(p, root)
+			err := copyApp(t, newClient(t), from, to, root.Digest)
+			if !errors.Is(err, test.kind) {
+				t.Fatalf("error %v, want %v", err, test.kind)
+			}
+			if !strings.Contains(err.Error(), from.host()) {
+				t.Errorf("error does not name the source: %v", err)
+			}
+			if tags := to.repo("app").tags; len(tags) != 0 {
+				t.Errorf("an incomplete image has the tags %v", tags)
+			}
+		})
+	}
+}
+
+func TestAStaleListOfReferrersDoesNotStopTheImage(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	from.referrersAPI = false
+	p := from.pusher(t, "app")
+	root := p.image(nil, "v1", "layer")
+	gone := digest.FromString("collected as garbage")
+	stranger := p.image(nil, "", "about nothing")
+	p.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{
+		{MediaType: ocispec.MediaTypeImageManifest, Digest: gone, Size: 10}, stranger,
+	}}, "sha256-"+root.Digest.Encoded())
+	got, err := newClient(t).Copy(t.Context(), transfer.Copy{From: ofRepo(from, "app"), To: ofRepo(to, "app"), Digest: root.Digest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Lost) != 1 || got.Lost[0] != gone || len(got.Attached) != 0 {
+		t.Errorf("lost %v and attached %v, want %v lost", got.Lost, got.Attached, gone)
+	}
+}
+
+func TestCosignTagsThatNameEachOtherInACircleEnd(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	p := from.pusher(t, "app")
+	one, two := p.image(nil, "v1", "one"), p.image(nil, "v2", "two")
+	p.repo.tags["sha256-"+one.Digest.Encoded()+".sig"] = two.Digest
+	p.repo.tags["sha256-"+two.Digest.Encoded()+".sig"] = one.Digest
+	if err := copyApp(t, newClient(t), from, to, one.Digest); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSignaturesThatOnlyTheDestinationHasAreKept(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		theirs, ours []string
+		moved, kept  bool
+	}{
+		{"the source has more", []string{"a", "b"}, []string{"a"}, true, false},
+		{"the destination has more", []string{"a"}, []string{"a", "b"}, false, false},
+		{"each has its own", []string{"a"}, []string{"b"}, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			from, to := newFakeRegistry(t), newFakeRegistry(t)
+			root := from.pusher(t, "app").image(nil, "v1", "layer")
+			tag := "sha256-" + root.Digest.Encoded() + ".sig"
+			theirs := from.pusher(t, "app").image(nil, tag, test.theirs...)
+			to.pusher(t, "app").image(nil, tag, test.ours...)
+			got, err := newClient(t).Copy(t.Context(), transfer.Copy{From: ofRepo(from, "app"), To: ofRepo(to, "app"), Digest: root.Digest})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if moved := to.repo("app").tags[tag] == theirs.Digest; moved != test.moved {
+				t.Errorf("tag moved: %v", moved)
+			}
+			if kept := len(got.Kept) == 1; kept != test.kept {
+				t.Errorf("kept %q", got.Kept)
+			}
+		})
+	}
+}
+
+func TestFailuresThatPassAreTriedAgain(t *testing.T) {
+	for _, method := range []string{http.MethodHead, http.MethodGet, http.MethodPost, http.MethodPut} {
+		t.Run(method, func(t *testing.T) {
+			from, to := newFakeRegistry(t), newFakeRegistry(t)
+			var mu sync.Mutex
+			failed := make(map[string]int)
+			fault := func(w http.ResponseWriter, r *http.Request) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				if r.Method != method || failed[r.URL.Path] == 2 {
+					return false
+				}
+				failed[r.URL.Path]++
+				if failed[r.URL.Path] == 1 {
+					w.WriteHeader(http.StatusBadGateway)
+				} else {
+					panic(http.ErrAbortHandler) // the connection breaks
+				}
+				return true
+			}
+			from.fault, to.fault = fault, fault
+			root := from.pusher(t, "app").index("app", "v1")
+			if err := copyApp(t, newClient(t), from, to, root.Digest); err != nil {
+				t.Fatal(err)
+			}
+			sameContent(t, from.repo("app"), to.repo("app"))
+		})
+	}
+}
+
+func TestFailuresThatDoNotPassEndAfterSomeAttempts(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	}
+	root := from.pusher(t, "app").image(nil, "v1", "layer")
+	err := copyApp(t, newClient(t, func(c *transfer.Config) { c.Attempts = 3 }), from, to, root.Digest)
+	if !errors.Is(err, transfer.ErrUnavailable) || !strings.Contains(err.Error(), to.host()) {
+		t.Fatal(err)
+	}
+	if asked := to.requests(); len(asked) != 3 {
+		t.Errorf("%d requests, want 3", len(asked))
+	}
+}
+
+func TestARateLimitPausesEverybodyAndLosesNothing(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	var mu sync.Mutex
+	var until time.Time
+	var within, refused, counted int
+	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		now := time.Now()
+		if now.Before(until) {
+			within++
+			if within > 24 { // those that were under way
+				t.Errorf("request %d within the pause", within)
+			}
+		} else if counted++; counted%90 != 0 {
+			return false
+		} else {
+			until, within = now.Add(time.Second), 0
+		}
+		refused++
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	}
+	p := from.pusher(t, "app")
+	var roots []ocispec.Descriptor
+	for i := range 12 {
+		roots = append(roots, p.image(nil, "", fmt.Sprint("layer of ", i)))
+	}
+	client := newClient(t)
+	var group sync.WaitGroup
+	for _, root := range roots {
+		group.Go(func() {
+			if err := copyApp(t, client, from, to, root.Digest); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if refused == 0 {
+		t.Error("nothing was refused")
+	}
+	sameContent(t, from.repo("app"), to.repo("app"))
+}
+
+func TestAPauseBeyondReasonIsAnError(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	from.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Retry-After", time.Now().Add(24*time.Hour).UTC().Format(http.TimeFormat))
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	}
+	err := copyApp(t, newClient(t), from, to, digest.FromString("any"))
+	told, _ := errors.AsType[*transfer.Error](err)
+	if !errors.Is(err, transfer.ErrRateLimited) || told.RetryAfter < 23*time.Hour || len(from.requests()) != 1 {
+		t.Errorf("error %v after %q", err, from.requests())
+	}
+}
+
+func TestABrokenSourceGoesOnAtTheByteWhereItBroke(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	layer := randomBytes(3 << 20)
+	var ranges []string
+	from.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, digest.FromBytes(layer).String()) {
+			return false
+		}
+		ranges = append(ranges, r.Header.Get("Range")) // one after another
+		if len(ranges) > 1 {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(layer)))
+		_, _ = w.Write(layer[:1<<20])
+		panic(http.ErrAbortHandler)
+	}
+	root := from.pusher(t, "app").image(nil, "v1", string(layer))
+	if err := copyApp(t, newClient(t), from, to, root.Digest); err != nil {
+		t.Fatal(err)
+	}
+	sameContent(t, from.repo("app"), to.repo("app"))
+	var start, end int
+	if len(ranges) != 2 {
+		t.Fatalf("asked for %q", ranges)
+	}
+	if _, err := fmt.Sscanf(ranges[1], "bytes=%d-%d", &start, &end); err != nil || start == 0 || end != len(layer)-1 {
+		t.Errorf("asked for %q", ranges)
+	}
+}
+
+func TestAStalledSourceIsCutAndReadAgain(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	layer := randomBytes(1 << 20)
+	var asked atomic.Int32
+	from.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, digest.FromBytes(layer).String()) || asked.Add(1) > 1 {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(layer)))
+		_, _ = w.Write(layer[:100_000])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	root := from.pusher(t, "app").image(nil, "v1", string(layer))
+	client := newClient(t, func(c *transfer.Config) { c.StallTimeout = 100 * time.Millisecond })
+	if err := copyApp(t, client, from, to, root.Digest); err != nil {
+		t.Fatal(err)
+	}
+	sameContent(t, from.repo("app"), to.repo("app"))
+}
+
+// cutUploads breaks the first upload of a blob after some bytes, which the
+// registry keeps.
+func cutUploads(to *fakeRegistry, bytes int) {
+	var cut atomic.Bool
+	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/blobs/uploads/") || r.ContentLength < int64(bytes) || cut.Swap(true) {
+			return false
+		}
+		body := make([]byte, bytes)
+		n := 0
+		for n < bytes {
+			m, err := r.Body.Read(body[n:])
+			n += m
+			if err != nil {
+				break
+			}
+		}
+		id := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+		to.mu.Lock()
+		to.sessions[id] = append(to.sessions[id], body[:n]...)
+		to.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func TestACutUploadGoesOnWhereTheRegistrySaysItBroke(t *testing.T) {
+	for _, resumes := range []bool{true, false} {
+		t.Run(fmt.Sprintf("the registry tells: %v", resumes), func(t *testing.T) {
+			from, to := newFakeRegistry(t), newFakeRegistry(t)
+			to.resumes = resumes
+			layer := randomBytes(4 << 20)
+			root := from.pusher(t, "app").image(nil, "v1", string(layer))
+			cutUploads(to, 2<<20)
+			if err := copyApp(t, newClient(t), from, to, root.Digest); err != nil {
+				t.Fatal(err)
+			}
+			sameContent(t, from.repo("app"), to.repo("app"))
+			if patches := to.requests(http.MethodPatch); (len(patches) == 1) != resumes {
+				t.Errorf("chunks sent: %q", patches)
+			}
+			sessions := map[bool]int{true: 2, false: 3}[resumes] // config and layer
+			if posts := to.requests(http.MethodPost); len(posts) != sessions {
+				t.Errorf("%d sessions, want %d", len(posts), sessions)
+			}
+		})
+	}
+}
+
+func TestADestinationThatStoresSomethingElseIsFoundOut(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/manifests/") {
+			return false
+		}
+		w.Header().Set("Docker-Content-Digest", digest.FromString("converted").String())
+		w.WriteHeader(http.StatusCreated)
+		return true
+	}
+	root := from.pusher(t, "app").image(nil, "v1", "layer")
+	if err := copyApp(t, newClient(t), from, to, root.Digest); !errors.Is(err, transfer.ErrCorrupt) || !strings.Contains(err.Error(), to.host()) {
+		t.Error(err)
+	}
+}
+
+func TestABlobThatManyImagesShareIsSentOnce(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	p := from.pusher(t, "app")
+	client := newClient(t)
+	var group sync.WaitGroup
+	for i := range 20 {
+		root := p.image(nil, "", "shared", fmt.Sprint("own ", i))
+		group.Go(func() {
+			if err := copyApp(t, client, from, to, root.Digest); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	var asked, sent int
+	for _, line := range to.requests() {
+		if strings.Contains(line, digest.FromString("shared").Encoded()) {
+			if strings.HasPrefix(line, http.MethodHead) {
+				asked++
+			} else {
+				sent++
+			}
+		}
+	}
+	if asked != 1 || sent != 1 {
+		t.Errorf("the shared blob was asked for %d times and sent %d times", asked, sent)
+	}
+}
+
+// writeDockerConfig writes credentials for a host.
+func writeDockerConfig(t *testing.T, host, user, password string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.json")
+	login := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	if err := os.WriteFile(path, fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, login), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestTokensAreAskedForByScopeAndRenewedWhenTheyExpire(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	var issued atomic.Int64
+	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/token" {
+			if user, password, _ := r.BasicAuth(); user != "release" || password != "secret" {
+				w.WriteHeader(http.StatusUnauthorized)
+				return true
+			}
+			fmt.Fprintf(w, `{"token":"%d for %s"}`, issued.Add(1), r.URL.Query()["scope"])
+			return true
+		}
+		token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+		number, scope, _ := strings.Cut(token, " for ")
+		// Every fifth request finds its token expired.
+		if strings.Contains(scope, "repository:app:pull,push") && (issued.Load() > 3 || r.Method != http.MethodPut || number != "1") {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="fake",scope="repository:app:pull,push"`, to.URL+"/token"))
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+	root := from.pusher(t, "app").image(nil, "v1", "layer")
+	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = writeDockerConfig(t, to.host(), "release", "secret") })
+	if err := copyApp(t, client, from, to, root.Digest); err != nil {
+		t.Fatal(err)
+	}
+	if n := issued.Load(); n < 2 {
+		t.Errorf("%d tokens issued, want new ones for those that expired", n)
+	}
+
+	wrong := newClient(t, func(c *transfer.Config) { c.DockerConfig = writeDockerConfig(t, to.host(), "release", "guess") })
+	err := copyApp(t, wrong, from, to, root.Digest)
+	if !errors.Is(err, transfer.ErrUnauthorized) || strings.Contains(err.Error(), "guess") {
+		t.Errorf("wrong password: %v", err)
+	}
+}
+
+func TestCredentialsAreGivenToNobodyElse(t *testing.T) {
+	var stolen atomic.Value
+	thief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("Authorization"); got != "" {
+			stolen.Store(got)
+		}
+		if strings.HasSuffix(r.URL.Path, "/token") {
+			fmt.Fprint(w, `{"token":"x"}`)
+			return
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	t.Cleanup(thief.Close)
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	config := writeDockerConfig(t, from.host(), "release", "secret")
+	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = config })
+
+	challenge := fmt.Sprintf(`Bearer realm=%q`, thief.URL+"/token")
+	from.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("WWW-Authenticate", challenge)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+	err := copyApp(t, client, from, to, digest.FromString("any"))
+	if !errors.Is(err, transfer.ErrUnauthorized) || !strings.Contains(err.Error(), "token host") {
+		t.Errorf("realm elsewhere: %v", err)
+	}
+
+	from.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") == "" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		http.Redirect(w, r, thief.URL+"/content", http.StatusTemporaryRedirect)
+		return true
+	}
+	if err := copyApp(t, newClient(t, func(c *transfer.Config) { c.DockerConfig = config }), from, to, digest.FromString("any")); err == nil {
+		t.Error("content from elsewhere was taken without its digest")
+	}
+	if got := stolen.Load(); got != nil {
+		t.Errorf("another host was sent %q", got)
+	}
+}
