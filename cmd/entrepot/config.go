@@ -49,10 +49,21 @@ type OriginConfig struct {
 	TLS             *TLSConfig        `yaml:"tls"`
 	Store           OriginStoreConfig `yaml:"store"`
 	Memory          Size              `yaml:"memory"`
+	Htpasswd        Path              `yaml:"htpasswd"`
+	Rules           []RuleConfig      `yaml:"rules"`
+	Ledger          string            `yaml:"ledger"`
 	Uploads         Path              `yaml:"uploads"`
 	UploadTTL       Duration          `yaml:"upload_ttl"`
 	CollectEvery    Duration          `yaml:"collect_every"`
 	ShutdownTimeout Duration          `yaml:"shutdown_timeout"`
+}
+
+// RuleConfig lets an identity write some names.
+type RuleConfig struct {
+	Identity     string   `yaml:"identity"`
+	Repositories []string `yaml:"repositories"`
+	Files        []string `yaml:"files"`
+	Actions      []string `yaml:"actions"`
 }
 
 // OriginStoreConfig is where an origin keeps content: Dir, or S3. Nothing is
@@ -221,7 +232,6 @@ func parseConfig(name string, data []byte, env func(string) (string, bool), read
 		Env:      env,
 		ReadFile: readFile,
 		Refused: map[string]string{
-			"origin":     "role origin is not built yet in this version; remove the key",
 			"router":     "role router is not built yet in this version; remove the key",
 			"node.files": "node.files is not built yet in this version; remove the key",
 		},
@@ -233,20 +243,28 @@ func parseConfig(name string, data []byte, env func(string) (string, bool), read
 	return c, nil
 }
 
-// memory is the largest in-memory tier of the roles, in bytes; 0 without any.
+// memory is what the roles' tiers in memory may hold together.
 func (c *Config) memory() Size {
-	if c.Node == nil {
-		return 0
+	var tiers Size
+	if c.Node != nil {
+		tiers += c.Node.Memory
 	}
-	return c.Node.Memory
+	if c.Origin != nil {
+		tiers += c.Origin.Memory
+	}
+	return tiers
 }
 
 // shutdownTimeout is how long running transfers may take to finish.
 func (c *Config) shutdownTimeout() time.Duration {
-	if c.Node == nil {
-		return 0
+	var longest Duration
+	if c.Node != nil {
+		longest = c.Node.ShutdownTimeout
 	}
-	return time.Duration(c.Node.ShutdownTimeout)
+	if c.Origin != nil {
+		longest = max(longest, c.Origin.ShutdownTimeout)
+	}
+	return time.Duration(longest)
 }
 
 // week is the longest that S3 lets a signed URL live.
@@ -268,6 +286,14 @@ func readSmall(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %v", path, Size(yamlconf.MaxSize))
 	}
 	return data, nil
+}
+
+// String says where content is kept.
+func (s OriginStoreConfig) String() string {
+	if s.S3 == nil {
+		return string(s.Dir)
+	}
+	return fmt.Sprintf("bucket %s at %s", s.S3.Bucket, s.S3.Endpoint)
 }
 
 // String says where content is kept.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -28,8 +29,14 @@ read or is not YAML, and 2 when the command itself is wrong.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is right: a node on %s for %d upstreams, store %s\n",
-				args[0], cfg.Node.Listen, len(cfg.Node.Upstreams), cfg.Node.Store)
+			var roles []string
+			if n := cfg.Node; n != nil {
+				roles = append(roles, fmt.Sprintf("a node on %s for %d upstreams, store %s", n.Listen, len(n.Upstreams), n.Store))
+			}
+			if o := cfg.Origin; o != nil {
+				roles = append(roles, fmt.Sprintf("an origin on %s, store %s", o.Listen, o.Store))
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s\n", args[0], strings.Join(roles, "; "))
 			return err
 		}),
 	})

@@ -96,6 +96,8 @@ func describe(into map[string]documentedKey, path string, v reflect.Value) {
 		describe(into, path, fresh(v.Type().Elem()))
 	case reflect.Map:
 		describe(into, path+".NAME", fresh(v.Type().Elem()))
+	case reflect.Slice:
+		describe(into, path+"[]", fresh(v.Type().Elem()))
 	case reflect.Struct:
 		for i := range v.NumField() {
 			describe(into, strings.TrimPrefix(path+"."+v.Type().Field(i).Tag.Get("yaml"), "."), v.Field(i))

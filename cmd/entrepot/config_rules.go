@@ -9,12 +9,15 @@ import (
 	"io/fs"
 	"maps"
 	"net"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"entrepot/cmd/internal/yamlconf"
+	"entrepot/promote/ledger"
+	"entrepot/registry"
 )
 
 // leastMemory is the smallest memory tier: less holds no manifests worth having.
@@ -29,15 +32,78 @@ type check struct {
 }
 
 func (c check) config(cfg *Config) {
-	if cfg.Node == nil {
-		if !c.Has("node") && !c.Has("origin") && !c.Has("router") {
-			c.Problemf("", "the file configures no role; add node: with store and upstreams")
-		}
-		return
+	if !c.Has("node") && !c.Has("origin") && !c.Has("router") {
+		c.Problemf("", "the file configures no role; add node: with store and upstreams, or origin: with store")
 	}
-	c.node(cfg.Node)
-	if collide(cfg.Admin.Listen, cfg.Node.Listen) {
-		c.Problemf("node.listen", "node.listen %s and admin.listen %s need different ports", cfg.Node.Listen, cfg.Admin.Listen)
+	taken := []struct {
+		key     string
+		address Address
+	}{{"admin.listen", cfg.Admin.Listen}}
+	listen := func(key string, address Address) {
+		for _, other := range taken {
+			if collide(other.address, address) {
+				c.Problemf(key, "%s %s and %s %s need different ports", key, address, other.key, other.address)
+			}
+		}
+		taken = append(taken, struct {
+			key     string
+			address Address
+		}{key, address})
+	}
+	if cfg.Node != nil {
+		c.node(cfg.Node)
+		listen("node.listen", cfg.Node.Listen)
+	}
+	if cfg.Origin != nil {
+		c.origin(cfg.Origin)
+		listen("origin.listen", cfg.Origin.Listen)
+	}
+}
+
+func (c check) origin(o *OriginConfig) {
+	if o.TLS != nil {
+		c.pair("origin.tls", o.TLS.Cert, o.TLS.Key)
+	}
+	switch {
+	case o.Store.Dir == "" && o.Store.S3 == nil:
+		c.Problemf("origin.store", "origin.store needs dir (a directory) or s3 (a bucket)")
+	case o.Store.Dir != "" && o.Store.S3 != nil:
+		c.Problemf("origin.store", "origin.store has both dir and s3; keep one")
+	case o.Store.S3 != nil:
+		c.s3("origin.store.s3", o.Store.S3)
+		if o.Store.S3.Redirect {
+			c.Problemf("origin.store.s3.redirect", "origin.store.s3.redirect is a node's; an origin sends its blobs itself")
+		}
+		if o.Uploads == "" {
+			c.Problemf("origin.uploads", "origin.store.s3 needs origin.uploads, a directory for uploads in progress")
+		}
+	case o.Uploads == "":
+		o.Uploads = Path(filepath.Join(string(o.Store.Dir), "uploads"))
+	}
+	if o.Memory < leastMemory {
+		c.Problemf("origin.memory", "origin.memory is %v; it must be at least %v", o.Memory, leastMemory)
+	}
+	if len(o.Rules) > 0 && o.Htpasswd == "" {
+		c.Problemf("origin.rules", "origin.rules says what identities may write; name the file that has them in origin.htpasswd")
+	}
+	for i, r := range o.Rules {
+		path := fmt.Sprintf("origin.rules[%d]", i)
+		for j, action := range r.Actions {
+			if action != string(registry.ActionPush) && action != string(registry.ActionDelete) {
+				c.Problemf(fmt.Sprintf("%s.actions[%d]", path, j), "%s.actions: %q is neither push nor delete", path, action)
+			}
+		}
+	}
+	if o.Ledger != "" {
+		if _, err := ledger.OpenStorage(o.Ledger); err != nil {
+			c.Problemf("origin.ledger", "origin.ledger: %v", err)
+		}
+	}
+	if o.UploadTTL <= 0 {
+		c.Problemf("origin.upload_ttl", "origin.upload_ttl is %v; it must be more than 0s", o.UploadTTL)
+	}
+	if o.CollectEvery < 0 {
+		c.Problemf("origin.collect_every", "origin.collect_every is %v; it must be 0s (never) or more", o.CollectEvery)
 	}
 }
 

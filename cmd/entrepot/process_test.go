@@ -125,7 +125,7 @@ func TestServeRefusesToStartWithAClearErrorAndStatus1(t *testing.T) {
 		"node's port in use":        {admin + "node:\n  listen: " + taken.Addr().String() + "\n  store: {dir: d}\n" + upstreams, "node.listen: " + taken.Addr().String() + " is in use by another process; stop it, or configure another address"},
 		"admin's port in use":       {"admin: {listen: \"" + taken.Addr().String() + "\"}\nnode:\n  listen: 127.0.0.1:0\n  store: {dir: d}\n" + upstreams, "admin.listen: " + taken.Addr().String() + " is in use"},
 		"store not writable":        {admin + "node:\n  listen: 127.0.0.1:0\n  store: {dir: " + file + "/store}\n" + upstreams, "node.store.dir"},
-		"later role":                {admin + "origin: {listen: \":5001\"}\n", `config.yaml:2: role origin is not built yet in this version`},
+		"later role":                {admin + "router: {listen: \":8080\"}\n", `config.yaml:2: role router is not built yet in this version`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := command(t, "serve", "--config", writeFile(t, t.TempDir(), "config.yaml", c.config))

@@ -132,6 +132,12 @@ func openRoles(cfg *Config, logs *loggers, reg prometheus.Registerer, build buil
 			roles["node"] = n
 		}
 	}
+	if cfg.Origin != nil && err == nil {
+		var o *originRole
+		if o, err = openOrigin(cfg.Origin, logs, reg); err == nil {
+			roles["origin"] = o
+		}
+	}
 	if err == nil {
 		return roles, nil
 	}
@@ -209,6 +215,11 @@ func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (_ *process, 
 	}
 	if cfg.Node != nil {
 		if err := p.open(ctx, watching, "node", cfg.Node.Listen, cfg.Node.TLS, log); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Origin != nil {
+		if err := p.open(ctx, watching, "origin", cfg.Origin.Listen, cfg.Origin.TLS, log); err != nil {
 			return nil, err
 		}
 	}
@@ -292,6 +303,9 @@ func announce(log *slog.Logger, stderr io.Writer, cfg *Config, p *process, build
 	if n := cfg.Node; n != nil {
 		attrs = append(attrs, "store", n.Store.String(), "memory", n.Memory.String(),
 			"upstreams", slices.Sorted(maps.Keys(n.Upstreams)), "default_upstream", n.DefaultUpstream)
+	}
+	if o := cfg.Origin; o != nil {
+		attrs = append(attrs, "origin_store", o.Store.String(), "origin_writable", o.Htpasswd != "")
 	}
 	log.Info("serving", attrs...)
 	if !isTerminal(stderr) {

@@ -184,12 +184,12 @@ node:
 	}
 	_, metrics := get(t, "http://"+p.admin+"/metrics")
 	for _, want := range []string{
-		`entrepot_requests_total{kind="base",outcome="none",upstream="none"} 1`,
-		`entrepot_requests_total{kind="manifest",outcome="error",upstream="up.example"} 1`,
-		`entrepot_response_bytes_total{outcome="hit",upstream="up.example"} 0`,
-		`entrepot_request_duration_seconds_count{kind="base",outcome="none"} 1`,
-		`entrepot_upstream_requests_total{host="127.0.0.1:1",status="0",upstream="up.example"}`,
-		"entrepot_fills_in_progress 0", "entrepot_store_bytes 0", "entrepot_store_blobs 0", "entrepot_store_evictions_total 0",
+		`entrepot_requests_total{kind="base",outcome="none",role="node",upstream="none"} 1`,
+		`entrepot_requests_total{kind="manifest",outcome="error",role="node",upstream="up.example"} 1`,
+		`entrepot_response_bytes_total{outcome="hit",role="node",upstream="up.example"} 0`,
+		`entrepot_request_duration_seconds_count{kind="base",outcome="none",role="node"} 1`,
+		`entrepot_upstream_requests_total{host="127.0.0.1:1",role="node",status="0",upstream="up.example"}`,
+		`entrepot_fills_in_progress{role="node"} 0`, `entrepot_store_bytes{role="node"} 0`, `entrepot_store_blobs{role="node"} 0`, `entrepot_store_evictions_total{role="node"} 0`,
 		"entrepot_memory_", "entrepot_build_info{", "go_goroutines ", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(metrics, want) {

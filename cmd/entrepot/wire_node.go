@@ -46,6 +46,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if err := n.openStores(cfg, logs); err != nil {
 		return nil, err
 	}
+	reg = prometheus.WrapRegistererWith(prometheus.Labels{"role": "node"}, reg)
 	reg.MustRegister(storeMetrics(n.dir, n.memory)...)
 	engine := proxy.Config{
 		Local:      n.dir,
@@ -98,18 +99,7 @@ func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
 	if cfg.Store.S3 == nil {
 		return nil
 	}
-	s3 := cfg.Store.S3
-	n.remote, err = blobstore.OpenS3(blobstore.S3Config{
-		Endpoint:  string(s3.Endpoint),
-		Bucket:    s3.Bucket,
-		Prefix:    s3.Prefix,
-		Region:    s3.Region,
-		AccessKey: string(s3.AccessKey),
-		SecretKey: string(s3.SecretKey),
-		PartSize:  int64(s3.PartSize),
-		Logger:    logs.main,
-	})
-	if err != nil {
+	if n.remote, err = openBucket(cfg.Store.S3, logs); err != nil {
 		return fmt.Errorf("node.store.s3: %w", err)
 	}
 	return nil

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"entrepot/blobstore"
+	"entrepot/promote/ledger"
+	"entrepot/registry"
+	"entrepot/registry/access"
+	"entrepot/registry/origin"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// ledgerPrefix is where an origin serves its ledger.
+const ledgerPrefix = "/ledger/"
+
+// originRole is the production registry, ready to be served.
+type originRole struct {
+	http   http.Handler
+	origin *origin.Origin
+	dir    *blobstore.Dir // nil with a bucket
+	bucket *blobstore.S3  // nil with a directory
+	memory *blobstore.Memory
+
+	end     context.CancelFunc // of what runs
+	running sync.WaitGroup
+}
+
+// openOrigin opens the store and makes the registry over it.
+func openOrigin(cfg *OriginConfig, logs *loggers, reg prometheus.Registerer) (_ *originRole, err error) {
+	o := &originRole{end: func() {}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.closeStores())
+		}
+	}()
+	reg = prometheus.WrapRegistererWith(prometheus.Labels{"role": "origin"}, reg)
+	store, err := o.openStore(cfg, logs)
+	if err != nil {
+		return nil, err
+	}
+	if o.memory, err = blobstore.NewMemory(int64(cfg.Memory)); err != nil {
+		return nil, fmt.Errorf("origin.memory: %w", err)
+	}
+	o.origin, err = origin.New(origin.Config{
+		Store:        store,
+		Uploads:      string(cfg.Uploads),
+		Memory:       o.memory,
+		UploadTTL:    time.Duration(cfg.UploadTTL),
+		CollectEvery: time.Duration(cfg.CollectEvery),
+		Logger:       logs.main,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	var writers *access.Access
+	if cfg.Htpasswd != "" {
+		if writers, err = access.New(access.Config{File: string(cfg.Htpasswd), Rules: rulesOf(cfg.Rules), Logger: logs.main}); err != nil {
+			return nil, fmt.Errorf("origin.htpasswd: %w", err)
+		}
+	}
+	if err := o.surface(cfg, writers, logs, reg); err != nil {
+		return nil, err
+	}
+	running, end := context.WithCancel(context.Background())
+	o.end = end
+	o.running.Go(func() { o.origin.Run(running) })
+	return o, nil
+}
+
+// surface puts the parts of the origin's HTTP surface together.
+func (o *originRole) surface(cfg *OriginConfig, writers *access.Access, logs *loggers, reg prometheus.Registerer) error {
+	api := registry.Config{
+		Backend: o.origin,
+		Logger:  logs.main,
+		Name:    "entrepot-origin",
+		Done:    observe(newRequestMetrics(reg, nil), logs.access),
+	}
+	if writers != nil {
+		// Only then: an interface that holds a nil *Access is not nil.
+		api.Authorizer = writers.Repositories()
+	}
+	surface := surface{registry: registry.NewHandler(api), ledger: http.NotFoundHandler(), files: http.NotFoundHandler()}
+	if cfg.Ledger != "" {
+		storage, err := ledger.OpenStorage(cfg.Ledger)
+		if err != nil {
+			return fmt.Errorf("origin.ledger: %w", err)
+		}
+		surface.ledger = ledger.NewHandler(storage, ledgerPrefix, logs.main)
+	}
+	o.http = &surface
+	return nil
+}
+
+// surface sends a request to the part of an origin that its path names. An
+// [http.ServeMux] would change paths on the way, which mean what they say here.
+type surface struct{ registry, ledger, files http.Handler }
+
+func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/v2/"), r.URL.Path == "/v2":
+		s.registry.ServeHTTP(w, r)
+	case strings.HasPrefix(r.URL.Path, ledgerPrefix):
+		s.ledger.ServeHTTP(w, r)
+	default:
+		s.files.ServeHTTP(w, r)
+	}
+}
+
+func (o *originRole) openStore(cfg *OriginConfig, logs *loggers) (origin.Store, error) {
+	if s3 := cfg.Store.S3; s3 != nil {
+		bucket, err := openBucket(s3, logs)
+		if err != nil {
+			return nil, fmt.Errorf("origin.store.s3: %w", err)
+		}
+		o.bucket = bucket
+		return bucket, nil
+	}
+	dir, err := blobstore.OpenDir(string(cfg.Store.Dir), blobstore.DirConfig{Logger: logs.main})
+	if err != nil {
+		return nil, fmt.Errorf("origin.store.dir: %w", err)
+	}
+	o.dir = dir
+	return dir, nil
+}
+
+// openBucket opens a bucket as the configuration describes it.
+func openBucket(s3 *S3Config, logs *loggers) (*blobstore.S3, error) {
+	return blobstore.OpenS3(blobstore.S3Config{
+		Endpoint:  string(s3.Endpoint),
+		Bucket:    s3.Bucket,
+		Prefix:    s3.Prefix,
+		Region:    s3.Region,
+		AccessKey: string(s3.AccessKey),
+		SecretKey: string(s3.SecretKey),
+		PartSize:  int64(s3.PartSize),
+		Logger:    logs.main,
+	})
+}
+
+func rulesOf(configured []RuleConfig) []access.Rule {
+	rules := make([]access.Rule, len(configured))
+	for i, r := range configured {
+		rules[i] = access.Rule{Identity: r.Identity, Repositories: r.Repositories, Files: r.Files}
+		for _, action := range r.Actions {
+			rules[i].Actions = append(rules[i].Actions, registry.Action(action))
+		}
+	}
+	return rules
+}
+
+func (o *originRole) handler() http.Handler { return o.http }
+
+// close ends what runs, then closes the stores. The HTTP server is shut down
+// before.
+func (o *originRole) close(context.Context) error {
+	o.end()
+	o.running.Wait()
+	return errors.Join(o.origin.Close(), o.closeStores())
+}
+
+func (o *originRole) closeStores() error {
+	var errs []error
+	if o.memory != nil {
+		o.memory.Close()
+	}
+	if o.bucket != nil {
+		errs = append(errs, o.bucket.Close())
+	}
+	if o.dir != nil {
+		errs = append(errs, o.dir.Close())
+	}
+	return errors.Join(errs...)
+}
