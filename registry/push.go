@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -83,7 +84,7 @@ func (x *exchange) readWhole(limit int64) ([]byte, error) {
 		case int64(len(content)) > limit:
 			body.finish()
 			return nil, tooLarge()
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			body.finish()
 			return content, nil
 		case err != nil:

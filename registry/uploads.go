@@ -41,8 +41,7 @@ func (x *exchange) startUpload() {
 	if !x.finishUpload(query.digest) {
 		// The client knows no id to go on with, and may be gone itself.
 		if err := x.writer.CancelUpload(context.WithoutCancel(ctx), &x.req); err != nil {
-			var told *Error
-			if !errors.As(err, &told) { // else it is gone with the failure already
+			if _, told := errors.AsType[*Error](err); !told { // else it is gone with the failure already
 				x.logger.WarnContext(ctx, "cancelling a failed upload", "repository", x.req.Repository, "error", err)
 			}
 		}

@@ -311,7 +311,7 @@ func TestFailedWholeUploadIsCancelled(t *testing.T) {
 	t.Parallel()
 	w := &fakeWriter{fails: Errorf(errcode.ErrorCodeDigestInvalid, "wrong")}
 	resp := send(t, w, "POST", "/v2/a/blobs/uploads/?digest="+string(sha256), "abc", nil)
-	if want := []string{"start a", "append id-1 -1 3", "cancel id-1"}; resp.StatusCode != 400 || !slices.Equal(w.calls, want) {
+	if want := []string{"start a", "append id-1 -1 3", "cancel id-1"}; resp.StatusCode != http.StatusBadRequest || !slices.Equal(w.calls, want) {
 		t.Errorf("%d, calls %q; want %q", resp.StatusCode, w.calls, want)
 	}
 }
@@ -321,7 +321,7 @@ func TestChunkOutOfOrderTellsWhereToGoOn(t *testing.T) {
 	w := &fakeWriter{size: 5, fails: fmt.Errorf("writing: %w", ErrUploadOffset)}
 	resp := send(t, w, "PATCH", "/v2/a/blobs/uploads/x", "abc", http.Header{"Content-Range": {"7-9"}})
 	wantHeader(t, resp, map[string]string{"Range": "0-4", "Location": "/v2/a/blobs/uploads/x"})
-	if code, message := told(t, resp); resp.StatusCode != 416 || code != "RANGE_INVALID" || !strings.Contains(message, "5 bytes") {
+	if code, message := told(t, resp); resp.StatusCode != http.StatusRequestedRangeNotSatisfiable || code != "RANGE_INVALID" || !strings.Contains(message, "5 bytes") {
 		t.Errorf("%d %s %q", resp.StatusCode, code, message)
 	}
 }
@@ -365,7 +365,7 @@ func TestManifestOfUnknownLengthIsBoundedToo(t *testing.T) {
 	t.Parallel()
 	for size, status := range map[int]int{0: 201, 1: 201, 1000: 201, MaxManifestSize: 201, MaxManifestSize + 1: 413} {
 		w := &fakeWriter{}
-		r := httptest.NewRequest("PUT", "/v2/a/manifests/x", io.MultiReader(bytes.NewReader(make([]byte, size))))
+		r := httptest.NewRequest(http.MethodPut, "/v2/a/manifests/x", io.MultiReader(bytes.NewReader(make([]byte, size))))
 		r.ContentLength = -1
 		resp := serve(NewHandler(Config{Backend: w, Authorizer: Anyone{}}), r)
 		if resp.StatusCode != status || status == 201 && len(w.push.Body) != size {

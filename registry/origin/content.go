@@ -74,7 +74,7 @@ func parseManifest(mediaType string, body []byte) (*content, error) {
 		}
 	}
 	if jsonErr != nil {
-		return c, nil // of a kind that is not ours to read
+		return c, nil //nolint:nilerr // of a kind that is not ours to read
 	}
 	c.read(&doc)
 	if isImage && c.artifactType == "" {

@@ -220,7 +220,10 @@ func testReferrers(t *testing.T, s *site) {
 	plain, _ := s.pushImage("a", "", func(m *ocispec.Manifest) { m.Subject = &subject })
 	list := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}, Subject: &subject, ArtifactType: "application/vnd.example.sbom"}
 	list.SchemaVersion = 2
-	body, _ := json.Marshal(list)
+	body, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a := s.want(http.StatusCreated, "", "PUT", manifestPath("a", "sbom"), body, "Content-Type", ocispec.MediaTypeImageIndex)
 	a.wantHeaders(t, map[string]string{"Oci-Subject": subject.Digest.String()})
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -163,8 +164,8 @@ type answer struct {
 func (s *site) ask(method, target string, body []byte, headers ...string) answer {
 	s.t.Helper()
 	r := httptest.NewRequest(method, target, bytes.NewReader(body))
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
+	for pair := range slices.Chunk(headers, 2) {
+		r.Header.Set(pair[0], pair[1])
 	}
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)

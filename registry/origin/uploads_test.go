@@ -43,22 +43,22 @@ func uploadTests() map[string]func(*testing.T, *site) {
 func (s *site) upload(way, repository string, content []byte, d digest.Digest) answer {
 	s.t.Helper()
 	const first = 600
-	switch location := ""; way {
+	switch way {
 	case "POST":
 		return s.ask("POST", "/v2/"+repository+"/blobs/uploads/?digest="+d.String(), content)
 	case "POST and PUT":
 		return s.ask("PUT", withDigest(s.startUpload(repository), d), content)
 	case "stream":
-		location = s.want(http.StatusAccepted, "", "PATCH", s.startUpload(repository), content).Header.Get("Location")
+		location := s.want(http.StatusAccepted, "", "PATCH", s.startUpload(repository), content).Header.Get("Location")
 		return s.ask("PUT", withDigest(location, d), nil)
 	case "chunks":
 		a := s.want(http.StatusAccepted, "", "PATCH", s.startUpload(repository), content[:first], "Content-Range", fmt.Sprintf("0-%d", first-1))
 		a.wantHeaders(s.t, map[string]string{"Range": fmt.Sprintf("0-%d", first-1)})
-		location = s.want(http.StatusAccepted, "", "PATCH", a.Header.Get("Location"), content[first:],
+		location := s.want(http.StatusAccepted, "", "PATCH", a.Header.Get("Location"), content[first:],
 			"Content-Range", fmt.Sprintf("%d-%d", first, len(content)-1)).Header.Get("Location")
 		return s.ask("PUT", withDigest(location, d), nil)
 	case "chunks, the last with PUT":
-		location = s.want(http.StatusAccepted, "", "PATCH", s.startUpload(repository), content[:first], "Content-Range", fmt.Sprintf("0-%d", first-1)).Header.Get("Location")
+		location := s.want(http.StatusAccepted, "", "PATCH", s.startUpload(repository), content[:first], "Content-Range", fmt.Sprintf("0-%d", first-1)).Header.Get("Location")
 		return s.ask("PUT", withDigest(location, d), content[first:], "Content-Range", fmt.Sprintf("bytes %d-%d/*", first, len(content)-1))
 	}
 	s.t.Fatalf("no way %s", way)
@@ -130,7 +130,7 @@ func testNoFilesLeft(t *testing.T, s *site) {
 	wantNoFiles(t, s)
 }
 
-func testWrongBytesForKnownBlob(t *testing.T, s *site) {
+func testWrongBytesForKnownBlob(_ *testing.T, s *site) {
 	layer := s.pushBlob("a", random(100))
 	s.want(http.StatusBadRequest, "DIGEST_INVALID", "POST", "/v2/b/blobs/uploads/?digest="+layer.Digest.String(), []byte("I do not have it"))
 	s.want(http.StatusNotFound, "BLOB_UNKNOWN", "GET", blobPath("b", layer.Digest), nil)
@@ -158,7 +158,7 @@ func testWrongChunkLength(t *testing.T, s *site) {
 	s.want(http.StatusBadRequest, "SIZE_INVALID", "PATCH", location, content[100:200], "Content-Range", "100-299")
 	for _, body := range [][]byte{content[100:200], append(content[100:300:300], 'x')} {
 		// Of unknown length, so that only reading it tells.
-		r := httptest.NewRequest("PATCH", location, strings.NewReader(string(body)))
+		r := httptest.NewRequest(http.MethodPatch, location, strings.NewReader(string(body)))
 		r.ContentLength = -1
 		r.Header.Set("Content-Range", "100-299")
 		w := httptest.NewRecorder()
