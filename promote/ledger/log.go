@@ -3,10 +3,11 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/mod/sumdb/tlog"
 )
 
 // Config says how a log is read and written.
@@ -22,67 +23,83 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Checkpoint is a signed statement of what a log holds.
-type Checkpoint struct {
-	Origin string // the log's name, that of its key
-	Size   uint64 // number of entries
-	Hash   tlog.Hash
-	Signed []byte // the signed note; nil of a log without entries
-}
-
 // Log is a ledger that is open for reading and, with a private key, for
 // appending. It is safe for concurrent use.
-type Log struct{ state *State }
+type Log struct {
+	storage Storage
+	cfg     Config
+
+	mu      sync.Mutex // held by the one that reads or appends
+	current atomic.Pointer[view]
+}
 
 // Open opens the log at a location: see [OpenStorage]. It reads all entries
 // and checks them against the signed checkpoint. A log that is not there yet is
 // one without entries; the first Append makes it.
 // Errors: ErrSignature, ErrCorrupt.
 func Open(ctx context.Context, location string, cfg Config) (*Log, error) {
-	return nil, errors.New("opening the ledger: not built yet")
+	storage, err := OpenStorage(location)
+	if err != nil {
+		return nil, err
+	}
+	l, err := New(ctx, storage, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("opening the ledger at %s: %w", redact(location), err)
+	}
+	return l, nil
 }
 
 // New is [Open] of a log in a storage.
 func New(ctx context.Context, storage Storage, cfg Config) (*Log, error) {
-	return nil, errors.New("opening the ledger: not built yet")
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	l := &Log{storage: storage, cfg: cfg}
+	l.current.Store(emptyView())
+	if err := l.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // State is what the entries come to that were read last.
-func (l *Log) State() *State { return l.state }
+func (l *Log) State() *State { return l.current.Load().state }
 
 // Checkpoint is the one that [Log.State] is checked against.
-func (l *Log) Checkpoint() Checkpoint { return Checkpoint{} }
+func (l *Log) Checkpoint() Checkpoint { return l.current.Load().checkpoint }
 
 // Refresh reads what others have appended.
 // Errors: ErrSignature, ErrRollback, ErrFork, ErrCorrupt.
 func (l *Log) Refresh(ctx context.Context) error {
-	return errors.New("refreshing the ledger: not built yet")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refresh(ctx)
 }
 
-// Append adds the entries that decide returns, all of them or none, and
-// returns them with Sequence, Time and shared Destinations filled in.
-//
-// decide is given the newest state, and again each time that somebody else
-// appended first, because what was right to append may not be any more. With no
-// entries nothing is appended; its error ends Append and is returned as it is.
-// Many entries at once cost little more than one.
-// Errors: ErrReadOnly, ErrSignature, ErrRollback, ErrFork, ErrCorrupt.
-func (l *Log) Append(ctx context.Context, decide func(*State) ([]Entry, error)) ([]Entry, error) {
-	return nil, errors.New("appending to the ledger: not built yet")
-}
-
-// Report is what [Verify] has checked.
-type Report struct {
-	Checkpoint Checkpoint
-	Objects    int // tiles and bundles read
-	State      *State
-}
-
-// Verify audits a log: that the key signed its checkpoint, that every tile and
-// bundle is there and as the checkpoint says, that every entry is well-formed,
-// and that sequence and time never go back. It needs nothing but the storage,
-// which may be a copy. Errors: ErrNotExist, ErrSignature, ErrCorrupt; several
-// wrong objects are all named.
-func Verify(ctx context.Context, r Reader, cfg Config) (Report, error) {
-	return Report{}, errors.New("verifying the ledger: not built yet")
+func (l *Log) refresh(ctx context.Context) error {
+	now := l.current.Load()
+	checkpoint, version, err := l.cfg.readCheckpoint(ctx, l.storage, now.version)
+	switch {
+	case errors.Is(err, ErrNotModified):
+		return nil
+	case errors.Is(err, ErrNotExist) && now.checkpoint.Size == 0:
+		return nil
+	case errors.Is(err, ErrNotExist):
+		return fmt.Errorf("%w: it is gone, and had %d entries", ErrRollback, now.checkpoint.Size)
+	case err != nil:
+		return err
+	}
+	next, err := now.advance(ctx, l.storage, checkpoint, Checkpoint{}, nil)
+	if err != nil {
+		return err
+	}
+	next.version = version
+	l.current.Store(next)
+	return nil
 }

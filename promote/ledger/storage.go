@@ -3,6 +3,9 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/url"
+	"strings"
 )
 
 // What a storage tells its callers, beside [ErrNotExist] and [ErrReadOnly].
@@ -14,7 +17,7 @@ var (
 )
 
 // Version identifies the content of an object in one storage: an ETag, or a
-// hash. Empty means that there is no object.
+// hash. Empty means that there is no object, or that its version is not known.
 type Version string
 
 // Reader reads the objects of a log, by their paths ("checkpoint",
@@ -22,7 +25,8 @@ type Version string
 type Reader interface {
 	// Read returns an object and its version. With a version that is known
 	// already, the object is read only when it is another now.
-	// Errors: ErrNotExist, ErrNotModified.
+	// Errors: ErrNotExist, ErrNotModified; ErrCorrupt when the object is larger
+	// than any at that path can be.
 	Read(ctx context.Context, path string, known Version) ([]byte, Version, error)
 }
 
@@ -39,10 +43,51 @@ type Storage interface {
 	Swap(ctx context.Context, path string, old Version, data []byte) error
 }
 
+var (
+	_ Storage = (*Dir)(nil)
+	_ Storage = (*S3)(nil)
+	_ Storage = (*HTTP)(nil)
+)
+
 // OpenStorage opens where a log is: "file://DIR", "s3://BUCKET/PREFIX" with
 // endpoint and credentials from AWS_ENDPOINT_URL, AWS_REGION,
 // AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "https://…/ledger", which is
 // read-only. It makes no request and writes nothing.
 func OpenStorage(location string) (Storage, error) {
-	return nil, errors.New("opening the ledger's storage: not built yet")
+	storage, err := openStorage(location)
+	if err != nil {
+		return nil, fmt.Errorf("opening the ledger at %s: %w", redact(location), err)
+	}
+	return storage, nil
+}
+
+func openStorage(location string) (Storage, error) {
+	scheme, rest, _ := strings.Cut(location, "://")
+	switch scheme {
+	case "file":
+		if rest == "" {
+			return nil, errors.New("there is no directory in the URL")
+		}
+		return NewDir(rest), nil
+	case "s3":
+		bucket, prefix, _ := strings.Cut(rest, "/")
+		cfg, err := s3FromEnvironment()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Bucket, cfg.Prefix = bucket, prefix
+		return NewS3(cfg)
+	case "http", "https":
+		return NewHTTP(location, nil)
+	default:
+		return nil, errors.New("want file://DIR, s3://BUCKET/PREFIX or, read-only, https://HOST/PATH")
+	}
+}
+
+// redact is a location without its password.
+func redact(location string) string {
+	if u, err := url.Parse(location); err == nil && u.User != nil {
+		return u.Redacted()
+	}
+	return location
 }
