@@ -163,7 +163,12 @@ type answer struct {
 // ask sends a request. The headers come as pairs.
 func (s *site) ask(method, target string, body []byte, headers ...string) answer {
 	s.t.Helper()
-	r := httptest.NewRequest(method, target, bytes.NewReader(body))
+	return s.send(method, target, bytes.NewReader(body), headers...)
+}
+
+// send is ask with a body that is read on the way.
+func (s *site) send(method, target string, body io.Reader, headers ...string) answer {
+	r := httptest.NewRequest(method, target, body)
 	for pair := range slices.Chunk(headers, 2) {
 		r.Header.Set(pair[0], pair[1])
 	}
@@ -172,7 +177,7 @@ func (s *site) ask(method, target string, body []byte, headers ...string) answer
 	resp := w.Result()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		s.t.Fatal(err)
+		s.t.Errorf("reading the answer to %s %s: %v", method, target, err)
 	}
 	return answer{resp, string(b)}
 }

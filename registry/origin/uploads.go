@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"time"
 
@@ -135,7 +136,7 @@ func (o *Origin) turn(ctx context.Context, req *registry.Request) (*upload, erro
 		return nil, fmt.Errorf("waiting for upload %s: %w", u.id, context.Cause(ctx))
 	case <-patience.C:
 		e := registry.Errorf(errcode.ErrorCodeBlobUploadInvalid, "another request is still writing upload %s", u.id)
-		e.Status, e.RetryAfter = 409, uploadPatience
+		e.Status, e.RetryAfter = http.StatusConflict, uploadPatience
 		return nil, e
 	}
 	if o.uploads.find(req.Repository, req.Upload) != u {
