@@ -26,6 +26,10 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 		return registry.Blob{}, registry.CacheStatus{Outcome: registry.OutcomeError}, err
 	}
 	cs := registry.CacheStatus{Outcome: registry.OutcomeHit, Upstream: up.name}
+	if err := up.revoked(req.Digest); err != nil {
+		cs.Outcome = registry.OutcomeError
+		return registry.Blob{}, cs, err
+	}
 	blob, err := n.stored(ctx, req)
 	if err == nil {
 		return blob, cs, nil

@@ -70,11 +70,20 @@ func (n *Node) Manifest(ctx context.Context, req *registry.Request) (*registry.M
 		return nil, registry.CacheStatus{Outcome: registry.OutcomeError}, err
 	}
 	if req.Tag == "" {
+		if err := up.revoked(req.Digest); err != nil {
+			return nil, registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}, err
+		}
 		return n.manifestByDigest(ctx, up, repo, req.Digest, req.Head)
+	}
+	if e, known := up.promoted(repo, req.Tag); known {
+		return n.promotedManifest(ctx, up, repo, req.Tag, &e, req.Head)
 	}
 	cs := registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}
 	key := nameKey{up, repo, req.Tag}
 	a, err := n.tags.get(ctx, key, &up.policy, req.Head)
+	if err == nil {
+		err = up.revoked(a.value.Digest)
+	}
 	if err != nil {
 		return nil, cs, clientError(err, "manifest", up, repo, req.Tag)
 	}

@@ -116,6 +116,7 @@ type nameEntry[V any] struct {
 	notUntil time.Time // no check before
 	refusal  error     // upstream's clear no, which holds until notUntil
 	running  *check    // the check in progress
+	expiries int       // how often expire was called
 }
 
 // check is one question to upstream that several requests wait for.
@@ -223,12 +224,15 @@ func (n *names[V]) start(key nameKey, e *nameEntry[V], policy *Policy, head bool
 	key = key.clone()
 	c := &check{done: make(chan struct{})}
 	e.running = c
-	old, known := e.value, e.known
+	old, known, expiries := e.value, e.known, e.expiries
 	ok := n.spawn(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
 		v, err := n.check(ctx, key, old, known, head)
 		n.settle(key, e, c, policy, v, err, err == nil && known && n.equal(old, v))
+		if n.overtaken(e, expiries) {
+			n.expire(key, policy)
+		}
 	})
 	if !ok {
 		e.running = nil
@@ -266,6 +270,37 @@ func (n *names[V]) settle(key nameKey, e *nameEntry[V], c *check, policy *Policy
 	}
 	c.err = err
 	close(c.done)
+}
+
+// expire has the next request for a name wait for upstream, as if the record
+// were long out of date; where upstream cannot be asked it still gets it.
+func (n *names[V]) expire(key nameKey, policy *Policy) {
+	e, ok := n.entries.Get(key)
+	if !ok {
+		e = n.entry(key.clone())
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.loaded {
+		n.loadEntry(key, e)
+	}
+	e.expiries++
+	e.notUntil, e.refusal = time.Time{}, nil
+	past := policy.StaleWhileRevalidate
+	if policy.MaxStale > 0 {
+		past = min(past, policy.MaxStale-time.Second) // not so old that it is useless
+	}
+	if old := time.Now().Add(-policy.TTL - past); e.known && e.checked.After(old) {
+		e.checked = old
+		n.save(key, e.value, old, true)
+	}
+}
+
+// overtaken reports that a name was expired since it was so many times.
+func (n *names[V]) overtaken(e *nameEntry[V], expiries int) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.expiries != expiries
 }
 
 func (n *names[V]) entry(key nameKey) *nameEntry[V] {

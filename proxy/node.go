@@ -36,6 +36,8 @@ type UpstreamConfig struct {
 	upstream.Config
 	// Policy is for tags and lists; Config.Observe is set by the node.
 	Policy Policy
+	// Ledger, when its Ledger is set, says what names the upstream has.
+	Ledger LedgerConfig
 }
 
 // Config is what a node is made of.
@@ -68,6 +70,7 @@ type upstreamState struct {
 	name   string
 	client *upstream.Upstream
 	policy Policy
+	ledger LedgerConfig
 	doubts *lru.Cache[doubt, time.Time] // when the endpoint sent wrong bytes
 }
 
@@ -140,6 +143,7 @@ func New(cfg Config) (*Node, error) {
 		}
 		n.spawn(n.remote.resume)
 	}
+	n.spawn(n.removeRevoked)
 	return n, nil
 }
 
@@ -153,7 +157,7 @@ func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 		if err != nil {
 			return fmt.Errorf("upstream %s: %w", uc.Name, err)
 		}
-		n.upstreams[uc.Name] = &upstreamState{name: uc.Name, client: client, policy: uc.Policy, doubts: newLRU[doubt, time.Time](maxDoubts)}
+		n.upstreams[uc.Name] = &upstreamState{name: uc.Name, client: client, policy: uc.Policy, ledger: uc.Ledger, doubts: newLRU[doubt, time.Time](maxDoubts)}
 	}
 	if cfg.Default == "" {
 		return nil
@@ -167,6 +171,10 @@ func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 // blobStored has a blob that a fill stored sent to the remote store, unless it
 // came from there.
 func (n *Node) blobStored(d digest.Digest, from string) {
+	if n.forbidden(d) { // revoked while it was on its way
+		n.spawn(func(ctx context.Context) { n.remove(ctx, d) })
+		return
+	}
 	if n.remote != nil && from != "store" {
 		n.remote.send(string(d))
 	}
@@ -280,6 +288,9 @@ func (a *absences) recall(key nameKey) error {
 	}
 	return nil
 }
+
+// forget has a name asked for again.
+func (a *absences) forget(key nameKey) { a.cache.Remove(key) }
 
 // remember takes in what upstream answered.
 func (a *absences) remember(key nameKey, err error) {

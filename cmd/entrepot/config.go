@@ -110,24 +110,36 @@ type CacheConfig struct {
 
 // UpstreamConfig is an OCI registry that a node pulls from.
 type UpstreamConfig struct {
-	URLs                 []URL    `yaml:"urls"`
-	TagTTL               Duration `yaml:"tag_ttl"`
-	StaleWhileRevalidate Duration `yaml:"stale_while_revalidate"`
-	MaxStale             Duration `yaml:"max_stale"`
-	NegativeTTL          Duration `yaml:"negative_ttl"`
-	Username             string   `yaml:"username"`
-	Password             Secret   `yaml:"password"`
-	DockerConfig         Path     `yaml:"docker_config"`
-	TokenHosts           []string `yaml:"token_hosts"`
-	CA                   Path     `yaml:"ca"`
-	Cert                 Path     `yaml:"cert"`
-	Key                  Path     `yaml:"key"`
-	MaxConcurrent        int      `yaml:"max_concurrent"`
-	Bandwidth            Rate     `yaml:"bandwidth"`
-	ConnectTimeout       Duration `yaml:"connect_timeout"`
-	ResponseTimeout      Duration `yaml:"response_timeout"`
-	StallTimeout         Duration `yaml:"stall_timeout"`
+	URLs                 []URL         `yaml:"urls"`
+	TagTTL               Duration      `yaml:"tag_ttl"`
+	StaleWhileRevalidate Duration      `yaml:"stale_while_revalidate"`
+	MaxStale             Duration      `yaml:"max_stale"`
+	NegativeTTL          Duration      `yaml:"negative_ttl"`
+	Username             string        `yaml:"username"`
+	Password             Secret        `yaml:"password"`
+	DockerConfig         Path          `yaml:"docker_config"`
+	TokenHosts           []string      `yaml:"token_hosts"`
+	CA                   Path          `yaml:"ca"`
+	Cert                 Path          `yaml:"cert"`
+	Key                  Path          `yaml:"key"`
+	MaxConcurrent        int           `yaml:"max_concurrent"`
+	Bandwidth            Rate          `yaml:"bandwidth"`
+	ConnectTimeout       Duration      `yaml:"connect_timeout"`
+	ResponseTimeout      Duration      `yaml:"response_timeout"`
+	StallTimeout         Duration      `yaml:"stall_timeout"`
+	Ledger               *LedgerConfig `yaml:"ledger"`
 }
+
+// LedgerConfig is an upstream's ledger.
+type LedgerConfig struct {
+	URL      string   `yaml:"url"`
+	Key      Path     `yaml:"key"`
+	Names    []string `yaml:"names"`
+	Interval Duration `yaml:"interval"`
+}
+
+// SetDefaults sets the defaults of a ledger.
+func (l *LedgerConfig) SetDefaults() { l.Interval = Duration(time.Second) }
 
 // SetDefaults sets what a file that says nothing means.
 func (c *Config) SetDefaults() {

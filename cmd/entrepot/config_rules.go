@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"entrepot/cmd/internal/yamlconf"
 	"entrepot/promote/ledger"
@@ -152,6 +153,26 @@ func obviousDefault(names []string) string {
 	return ""
 }
 
+func (c check) ledger(path string, l *LedgerConfig) {
+	if l.URL == "" {
+		c.Problemf(path, "%s.url is missing; write where the ledger is, such as https://origin.example.org/ledger", path)
+	} else if _, err := ledger.OpenStorage(l.URL); err != nil {
+		c.Problemf(path+".url", "%s.url: %v", path, err)
+	}
+	if l.Key == "" {
+		c.Problemf(path, "%s.key is missing; name the file with the ledger's public key (.pub), without which anybody could write names", path)
+	}
+	c.file(path+".key", l.Key)
+	if l.Interval < Duration(100*time.Millisecond) {
+		c.Problemf(path+".interval", "%s.interval is %v; it must be at least 100ms", path, l.Interval)
+	}
+	for i, name := range l.Names {
+		if name == "" || strings.HasSuffix(name, "/") {
+			c.Problemf(fmt.Sprintf("%s.names[%d]", path, i), "%s.names: %q is not what a ledger calls a registry; write it without a slash at the end, such as registry.k8s.io", path, name)
+		}
+	}
+}
+
 func (c check) store(path string, s *StoreConfig) {
 	if s.S3 != nil && s.Cache == nil {
 		s.Cache = new(CacheConfig)
@@ -231,6 +252,9 @@ func (c check) upstream(name string, u *UpstreamConfig) {
 	}
 	if u.Cert != "" || u.Key != "" {
 		c.pair(path, u.Cert, u.Key)
+	}
+	if u.Ledger != nil {
+		c.ledger(path+".ledger", u.Ledger)
 	}
 	c.atLeast(path+".max_concurrent", u.MaxConcurrent, 1)
 	for _, t := range []struct {

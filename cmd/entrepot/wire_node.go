@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/promote/ledger"
 	"entrepot/proxy"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
@@ -26,12 +27,13 @@ const checkTimeout = 30 * time.Second
 type node struct {
 	http   http.Handler
 	engine *proxy.Node
+	follow []*ledger.Follower
 	dir    *blobstore.Dir
 	memory *blobstore.Memory
 	remote *blobstore.S3 // nil without a bucket
 
-	checking    sync.WaitGroup
-	endChecking context.CancelFunc
+	running sync.WaitGroup
+	end     context.CancelFunc // of what runs
 }
 
 // openNode opens the stores and makes the engine and its HTTP surface. It asks
@@ -65,7 +67,13 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	}
 	names := slices.Sorted(maps.Keys(cfg.Upstreams))
 	for _, name := range names {
-		engine.Upstreams = append(engine.Upstreams, upstreamOf(name, cfg.Upstreams[name], logs.main, build))
+		u := upstreamOf(name, cfg.Upstreams[name], logs.main, build)
+		if l := cfg.Upstreams[name].Ledger; l != nil {
+			if u.Ledger, err = n.openLedger(name, u.URLs, l, cfg.Store, logs, reg); err != nil {
+				return nil, fmt.Errorf("node.upstreams.%s.ledger: %w", name, err)
+			}
+		}
+		engine.Upstreams = append(engine.Upstreams, u)
 	}
 	if n.engine, err = proxy.New(engine); err != nil {
 		return nil, fmt.Errorf("node.upstreams: %w", err)
@@ -75,7 +83,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 		Logger:  logs.main,
 		Done:    observe(newRequestMetrics(reg, names), logs.access),
 	})
-	n.check(logs.main)
+	n.start(logs.main)
 	return n, nil
 }
 
@@ -105,16 +113,21 @@ func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
 	return nil
 }
 
-// check tells an operator of a bucket that is not there or not writable. The
-// node serves without: the bucket may come back.
-func (n *node) check(log *slog.Logger) {
-	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
-	n.endChecking = cancel
+// start follows the ledgers, and tells an operator of a bucket that is not there
+// or not writable. The node serves without: the bucket may come back.
+func (n *node) start(log *slog.Logger) {
+	running, end := context.WithCancel(context.Background())
+	n.end = end
+	for _, f := range n.follow {
+		n.running.Go(func() { _ = f.Run(running) }) // it returns when running ends
+	}
 	if n.remote == nil {
 		return
 	}
-	n.checking.Go(func() {
-		if err := n.remote.Check(ctx); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+	n.running.Go(func() {
+		ctx, cancel := context.WithTimeout(running, checkTimeout)
+		defer cancel()
+		if err := n.remote.Check(ctx); err != nil && running.Err() == nil {
 			log.Error("node.store.s3 cannot be used; serving without it until it can", "error", err)
 		}
 	})
@@ -125,8 +138,8 @@ func (n *node) handler() http.Handler { return n.http }
 // close ends the engine, which keeps its fills for the next start, then closes
 // the stores below it. The HTTP server is shut down before.
 func (n *node) close(ctx context.Context) error {
-	n.endChecking()
-	n.checking.Wait()
+	n.end()
+	n.running.Wait()
 	return errors.Join(n.engine.Close(ctx), n.closeStores())
 }
 

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"entrepot/promote/ledger"
+	"entrepot/proxy"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// openLedger prepares to follow an upstream's ledger, from where an earlier
+// process was. It asks nobody: the ledger may be down.
+func (n *node) openLedger(upstream string, urls []string, cfg *LedgerConfig, store StoreConfig, logs *loggers, reg prometheus.Registerer) (proxy.LedgerConfig, error) {
+	var none proxy.LedgerConfig
+	source, err := ledger.OpenStorage(cfg.URL)
+	if err != nil {
+		return none, fmt.Errorf("url: %w", err)
+	}
+	key, err := ledger.LoadKey(string(cfg.Key))
+	if err != nil {
+		return none, fmt.Errorf("key: %w", err)
+	}
+	dir := store.Dir
+	if store.S3 != nil {
+		dir = store.Cache.Dir
+	}
+	path, err := filepath.Abs(filepath.Join(string(dir), "ledgers", url.PathEscape(upstream)))
+	if err != nil {
+		return none, err
+	}
+	held, err := ledger.OpenStorage((&url.URL{Scheme: "file", Path: path}).String())
+	if err != nil {
+		return none, fmt.Errorf("opening this node's copy: %w", err)
+	}
+	follower, err := ledger.NewFollower(context.Background(), ledger.FollowerConfig{
+		Source: source, Key: key, Copy: held,
+		Interval: time.Duration(cfg.Interval),
+		Changed: func(ctx context.Context, entries []ledger.Entry) {
+			n.engine.LedgerChanged(ctx, upstream, entries)
+		},
+		Polled: observePolls(reg, upstream),
+		Logger: logs.main,
+	})
+	if err != nil {
+		return none, err
+	}
+	n.follow = append(n.follow, follower)
+	names := cfg.Names
+	if names == nil {
+		names = []string{upstream}
+		for _, u := range urls {
+			if parsed, err := url.Parse(u); err == nil && parsed.Host != upstream {
+				names = append(names, parsed.Host)
+			}
+		}
+	}
+	return proxy.LedgerConfig{Ledger: follower, Names: names}, nil
+}
+
+// observePolls makes the metrics of a ledger that is followed.
+func observePolls(reg prometheus.Registerer, upstream string) func(ledger.PollResult) {
+	labels := prometheus.Labels{"upstream": upstream}
+	entries := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "entrepot_ledger_entries", Help: "Entries of the upstream's ledger that are followed.", ConstLabels: labels,
+	})
+	failures := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "entrepot_ledger_poll_failures_total", Help: "Polls of the upstream's ledger that failed or were refused.", ConstLabels: labels,
+	})
+	checked := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "entrepot_ledger_checked_timestamp_seconds", Help: "When the upstream's ledger was last seen to be as it is here.", ConstLabels: labels,
+	})
+	reg.MustRegister(entries, failures, checked)
+	return func(r ledger.PollResult) {
+		entries.Set(float64(r.Size))
+		if r.Err != nil {
+			failures.Inc()
+			return
+		}
+		checked.SetToCurrentTime()
+	}
+}
