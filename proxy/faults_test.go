@@ -120,7 +120,7 @@ func TestFillGoesOnAtTheByteWhereUpstreamBroke(t *testing.T) {
 				}
 				return false
 			})
-			n := startNode(t, t.TempDir(), []string{up.URL})
+			n := startNode(t, t.TempDir(), []string{up.URL}, patient)
 			n.get(t, path).wantBytes(t, 200, body)
 			log := up.log()
 			if len(log) != 2 {
