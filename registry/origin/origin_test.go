@@ -34,18 +34,22 @@ func TestOriginOverADirectory(t *testing.T) {
 }
 
 func TestOriginOverABucket(t *testing.T) {
-	server := testenv.StartMinIO(t)
-	runSuite(t, func(t *testing.T) *site {
-		store, err := blobstore.OpenS3(blobstore.S3Config{
-			Endpoint: server.Endpoint, Bucket: server.NewBucket(t), Region: server.Region,
-			AccessKey: server.AccessKey, SecretKey: server.SecretKey,
+	for _, server := range testenv.S3Servers() {
+		t.Run(server.Name, func(t *testing.T) {
+			server := server.Start(t)
+			runSuite(t, func(t *testing.T) *site {
+				store, err := blobstore.OpenS3(blobstore.S3Config{
+					Endpoint: server.Endpoint, Bucket: server.NewBucket(t), Region: server.Region,
+					AccessKey: server.AccessKey, SecretKey: server.SecretKey,
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = store.Close() })
+				return newSite(t, store)
+			})
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = store.Close() })
-		return newSite(t, store)
-	})
+	}
 }
 
 func runSuite(t *testing.T, open func(t *testing.T) *site) {

@@ -2,6 +2,7 @@ package origin_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,22 +20,23 @@ import (
 
 func uploadTests() map[string]func(*testing.T, *site) {
 	return map[string]func(*testing.T, *site){
-		"EveryWayOfUploadingStoresTheBlob":          testWaysOfUploading,
-		"BytesThatDoNotMatchAreRefused":             testWrongBytes,
-		"ChunkOutOfOrderIsRefusedAndUploadGoesOn":   testOutOfOrder,
-		"ChunkOfAnotherLengthThanSaidIsNotKept":     testWrongChunkLength,
-		"UploadSurvivesARestart":                    testUploadSurvives,
-		"UploadThatNobodyGoesOnWithEndsAfterADay":   testUploadExpires,
-		"UploadBelongsToItsRepository":              testUploadRepository,
-		"CancelledUploadIsGone":                     testCancel,
-		"BlobThatIsThereCanBeUploadedAgain":         testUploadAgain,
-		"EmptyUploadIsTheEmptyBlobAndNothingElse":   testEmptyUpload,
-		"UploadsOfAnUnknownAlgorithmAreRefused":     testUnknownAlgorithm,
-		"BytesBeforeABrokenConnectionAreNotLost":    testBrokenConnection,
-		"BlobIsReadInRanges":                        testRanges,
-		"TwoRequestsDoNotWriteOneUploadAtOnce":      testTurns,
-		"FinishedUploadLeavesNoFiles":               testNoFilesLeft,
-		"WrongBytesForABlobThatIsThereAreNotLinked": testWrongBytesForKnownBlob,
+		"EveryWayOfUploadingStoresTheBlob":           testWaysOfUploading,
+		"BytesThatDoNotMatchAreRefused":              testWrongBytes,
+		"ChunkOutOfOrderIsRefusedAndUploadGoesOn":    testOutOfOrder,
+		"ChunkOfAnotherLengthThanSaidIsNotKept":      testWrongChunkLength,
+		"UploadSurvivesARestart":                     testUploadSurvives,
+		"UploadThatNobodyGoesOnWithEndsAfterADay":    testUploadExpires,
+		"UploadBelongsToItsRepository":               testUploadRepository,
+		"CancelledUploadIsGone":                      testCancel,
+		"BlobThatIsThereCanBeUploadedAgain":          testUploadAgain,
+		"EmptyUploadIsTheEmptyBlobAndNothingElse":    testEmptyUpload,
+		"UploadsOfAnUnknownAlgorithmAreRefused":      testUnknownAlgorithm,
+		"BytesBeforeABrokenConnectionAreNotLost":     testBrokenConnection,
+		"BlobIsReadInRanges":                         testRanges,
+		"TwoRequestsDoNotWriteOneUploadAtOnce":       testTurns,
+		"FinishedUploadLeavesNoFiles":                testNoFilesLeft,
+		"WrongBytesForABlobThatIsThereAreNotLinked":  testWrongBytesForKnownBlob,
+		"UploadWhoseClientLeftAtItsEndCanBeFinished": testFinishAgain,
 	}
 }
 
@@ -312,6 +314,27 @@ func testRanges(t *testing.T, s *site) {
 			t.Errorf("%s: %d bytes, want %d others", header, len(a.body), len(want))
 		}
 	}
+}
+
+func testFinishAgain(_ *testing.T, s *site) {
+	content := random(1000)
+	d := digest.FromBytes(content)
+	location := s.startUpload("a")
+	s.want(http.StatusAccepted, "", "PATCH", location, content)
+	gone, leave := context.WithCancel(s.t.Context())
+	leave()
+	r := httptest.NewRequestWithContext(gone, http.MethodPut, withDigest(location, d), nil)
+	func() {
+		defer func() {
+			if cut := recover(); cut != http.ErrAbortHandler { //nolint:errorlint // a panic's value
+				s.t.Errorf("the handler ended with %v, want a cut connection", cut)
+			}
+		}()
+		s.ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	s.want(http.StatusNotFound, "", "HEAD", blobPath("a", d), nil)
+	s.want(http.StatusCreated, "", "PUT", withDigest(location, d), nil)
+	s.want(http.StatusOK, "", "HEAD", blobPath("a", d), nil)
 }
 
 func testTurns(t *testing.T, s *site) {
