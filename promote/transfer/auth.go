@@ -27,10 +27,15 @@ func (c *Client) newAuthClient(h *host) *auth.Client {
 				return http.ErrUseLastResponse
 			},
 		},
-		Header:     http.Header{"User-Agent": {c.cfg.UserAgent}},
-		Credential: c.credential,
-		Cache:      &tokenCache{Cache: auth.NewCache()},
-		ClientID:   "entrepot",
+		Header: http.Header{"User-Agent": {c.cfg.UserAgent}},
+		Credential: func(ctx context.Context, name string) (auth.Credential, error) {
+			if h.base.Scheme == "http" && !isLoopback(name) {
+				return auth.EmptyCredential, nil // passwords are not sent in the clear
+			}
+			return c.credential(ctx, name)
+		},
+		Cache:    &tokenCache{Cache: auth.NewCache()},
+		ClientID: "entrepot",
 		// The guard's rule replaces this one: it names hosts instead of
 		// refusing addresses.
 		BlockedRealmPrefixes: []netip.Prefix{},

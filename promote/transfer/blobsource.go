@@ -182,7 +182,7 @@ func (s *blobSource) broke(err error) error {
 	if s.failed >= s.repo.host.cfg.Attempts {
 		return failf(ErrUnavailable, "reading blob %s from %s at byte %d: %w (%d attempts)", s.desc.Digest, s.repo, s.at, err, s.failed)
 	}
-	return pause(s.ctx, s.repo.host.backoff(s.failed))
+	return pause(s.ctx, s.repo.host.cfg.backoff(s.failed))
 }
 
 // open asks for the blob from byte at on.

@@ -378,9 +378,12 @@ func TestABlobThatManyImagesShareIsSentOnce(t *testing.T) {
 	from, to := newFakeRegistry(t), newFakeRegistry(t)
 	p := from.pusher(t, "app")
 	client := newClient(t)
-	var group sync.WaitGroup
+	var roots []ocispec.Descriptor
 	for i := range 20 {
-		root := p.image(nil, "", "shared", fmt.Sprint("own ", i))
+		roots = append(roots, p.image(nil, "", "shared", fmt.Sprint("own ", i)))
+	}
+	var group sync.WaitGroup
+	for _, root := range roots {
 		group.Go(func() {
 			if err := copyApp(t, client, from, to, root.Digest); err != nil {
 				t.Error(err)

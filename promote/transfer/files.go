@@ -4,7 +4,10 @@ import (
 	"context"
 	"io"
 	"iter"
+	"net/url"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -22,12 +25,14 @@ type FileStore interface {
 	// become visible under the name only when they have the file's size and
 	// SHA256. A file that has them already is left alone.
 	// Errors: ErrCorrupt when r gives other bytes, ErrConflict when the name
-	// has other content and overwrite is false.
+	// has other content and overwrite is false. After ErrUnavailable and
+	// ErrRateLimited, Put may be called again with the bytes from the start.
 	Put(ctx context.Context, file FileInfo, overwrite bool, r io.Reader) error
 	// Delete removes a file. Errors: ErrNotFound.
 	Delete(ctx context.Context, name string) error
 	// List gives the files whose names begin with prefix, sorted. SHA256 is
-	// not told. It ends with the first error.
+	// not told. It ends with the first error. Errors: ErrUnsupported when the
+	// store cannot be listed.
 	List(ctx context.Context, prefix string) iter.Seq2[FileInfo, error]
 	// String is the store's URL, without secrets.
 	String() string
@@ -55,4 +60,53 @@ type FileCopied struct {
 	FileInfo
 
 	Present bool // it was at the destination before
+}
+
+// OpenFileStore opens a store by its URL: file://DIR, s3://BUCKET[/PREFIX],
+// gs://BUCKET[/PREFIX], http://HOST[/PATH] (an origin's file store, or any
+// server to read from) or https://. It asks the store nothing.
+//
+// s3:// takes its endpoint, region and credentials from AWS_ENDPOINT_URL_S3 or
+// AWS_ENDPOINT_URL, AWS_REGION or AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID,
+// AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, else from the AWS credentials
+// file or the role of the machine. gs:// is Google's S3 interoperability: it
+// takes them from GS_ENDPOINT_URL (https://storage.googleapis.com), and the HMAC
+// key GS_ACCESS_KEY_ID and GS_SECRET_ACCESS_KEY. Without any, requests are
+// anonymous. Errors: ErrUnsupported.
+func (c *Client) OpenFileStore(_ context.Context, location string) (FileStore, error) {
+	scheme, rest, found := strings.Cut(location, "://")
+	switch {
+	case !found:
+	case scheme == "file" && rest != "":
+		return newDirStore(c, rest), nil
+	case scheme == "s3" || scheme == "gs":
+		return c.newBucketStore(scheme, rest)
+	case scheme == "https" || scheme == "http":
+		u, err := url.Parse(location)
+		if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return nil, failf(ErrUnsupported, "file store at %s://…: want a URL of host and path, and logins in the docker configuration", scheme)
+		}
+		return newWebStore(c, u), nil
+	}
+	return nil, failf(ErrUnsupported, "file store %q: want file://DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or https://HOST/PATH", location)
+}
+
+// maxFileName bounds a name, in bytes, as S3 does.
+const maxFileName = 1024
+
+// checkFileName refuses names that do not stay below a base, whatever the kind
+// of the store.
+func checkFileName(name string) error {
+	if name == "" || len(name) > maxFileName || !utf8.ValidString(name) {
+		return failf(ErrUnsupported, "file name %.100q: want 1 to %d bytes of UTF-8", name, maxFileName)
+	}
+	for segment := range strings.SplitSeq(name, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return failf(ErrUnsupported, `file name %.100q: want segments other than "." and "..", joined by single slashes`, name)
+		}
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }) {
+		return failf(ErrUnsupported, "file name %.100q has a control character or a backslash", name)
+	}
+	return nil
 }

@@ -48,8 +48,7 @@ func (h *host) retry(ctx context.Context, attempt func() error) error {
 			if told.RetryAfter > h.cfg.MaxPause || limited >= limitedFactor*h.cfg.Attempts {
 				return fmt.Errorf("%w (%d attempts)", err, failed+limited)
 			}
-			wait := h.gate.limited(told.RetryAfter, time.Now())
-			h.log.Info("rate limited", slog.String("host", h.name), slog.Duration("pause", wait))
+			h.limited(told)
 		case told.Kind == ErrUnavailable:
 			failed++
 			if failed >= h.cfg.Attempts || told.RetryAfter > h.cfg.MaxPause {
@@ -57,13 +56,19 @@ func (h *host) retry(ctx context.Context, attempt func() error) error {
 			}
 			h.log.Info("trying again", slog.String("host", h.name), slog.Any("error", err))
 			h.gate.busy(told.RetryAfter, time.Now())
-			if cause := pause(ctx, h.backoff(failed)); cause != nil {
+			if cause := pause(ctx, h.cfg.backoff(failed)); cause != nil {
 				return fmt.Errorf("%w, after: %w", cause, told.Err)
 			}
 		default:
 			return err
 		}
 	}
+}
+
+// limited makes everybody who talks with the host wait.
+func (h *host) limited(told *Error) {
+	wait := h.gate.limited(told.RetryAfter, time.Now())
+	h.log.Info("rate limited", slog.String("host", h.name), slog.Duration("pause", wait))
 }
 
 // final is an error that had its attempts elsewhere.
@@ -81,8 +86,8 @@ func (f final) orNil() error {
 }
 
 // backoff is the pause after a number of failures.
-func (h *host) backoff(failed int) time.Duration {
-	most := min(h.cfg.FirstBackoff<<min(failed-1, 16), maxBackoff)
+func (c *Config) backoff(failed int) time.Duration {
+	most := min(c.FirstBackoff<<min(failed-1, 16), maxBackoff)
 	return most/2 + rand.N(most/2+1)
 }
 

@@ -1,0 +1,425 @@
+package transfer_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/opencontainers/go-digest"
+
+	"entrepot/e2e/testenv"
+	"entrepot/promote/transfer"
+)
+
+// openStore opens a store or fails the test.
+func openStore(t testing.TB, client *transfer.Client, url string) transfer.FileStore {
+	t.Helper()
+	store, err := client.OpenFileStore(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// bucketClient is a client whose environment leads to an S3 server.
+func bucketClient(t testing.TB, server *testenv.S3Server) *transfer.Client {
+	return newClient(t, func(c *transfer.Config) {
+		c.Getenv = func(name string) string {
+			return map[string]string{
+				"AWS_ENDPOINT_URL": server.Endpoint, "AWS_REGION": server.Region,
+				"AWS_ACCESS_KEY_ID": server.AccessKey, "AWS_SECRET_ACCESS_KEY": server.SecretKey,
+				"GS_ENDPOINT_URL": server.Endpoint, "GS_ACCESS_KEY_ID": server.AccessKey, "GS_SECRET_ACCESS_KEY": server.SecretKey,
+			}[name]
+		}
+	})
+}
+
+func file(name string, content []byte) transfer.FileInfo {
+	return transfer.FileInfo{Name: name, Size: int64(len(content)), SHA256: digest.FromBytes(content)}
+}
+
+func put(ctx context.Context, store transfer.FileStore, name, content string, overwrite bool) error {
+	return store.Put(ctx, file(name, []byte(content)), overwrite, strings.NewReader(content))
+}
+
+func read(t testing.TB, store transfer.FileStore, name string, offset int64) string {
+	t.Helper()
+	r, err := store.Open(t.Context(), name, offset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	content, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestFileStores(t *testing.T) {
+	t.Run("directory", func(t *testing.T) {
+		client := newClient(t)
+		testStore(t, client, openStore(t, client, "file://"+t.TempDir()+"/not/there/yet"))
+	})
+	t.Run("web", func(t *testing.T) {
+		web := newFakeWebStore(t)
+		client := newClient(t, func(c *transfer.Config) { c.DockerConfig = web.login(t) })
+		testStore(t, client, openStore(t, client, web.url()+"/"))
+	})
+	t.Run("bucket", func(t *testing.T) {
+		server := testenv.StartMinIO(t)
+		client := bucketClient(t, server)
+		testStore(t, client, openStore(t, client, "s3://"+server.NewBucket(t)+"/some/prefix"))
+		t.Run("of Google", func(t *testing.T) {
+			testStore(t, client, openStore(t, client, "gs://"+server.NewBucket(t)))
+		})
+		t.Run("in parts", func(t *testing.T) { testParts(t, server) })
+		t.Run("written by others", func(t *testing.T) { testForeignObjects(t, server) })
+	})
+}
+
+// testStore is what every store does.
+func testStore(t *testing.T, client *transfer.Client, store transfer.FileStore) {
+	ctx := t.Context()
+	if _, err := store.Stat(ctx, "v1/tool"); !errors.Is(err, transfer.ErrNotFound) {
+		t.Fatalf("Stat of nothing: %v", err)
+	}
+	if _, err := store.Open(ctx, "v1/tool", 0); !errors.Is(err, transfer.ErrNotFound) {
+		t.Errorf("Open of nothing: %v", err)
+	}
+	if err := store.Delete(ctx, "v1/tool"); !errors.Is(err, transfer.ErrNotFound) {
+		t.Errorf("Delete of nothing: %v", err)
+	}
+	for name, content := range map[string]string{"v1/tool": "the tool", "v1.txt": "", "v1/a dir+é/x": "x"} {
+		if err := put(ctx, store, name, content, false); err != nil {
+			t.Fatalf("Put %s: %v", name, err)
+		}
+		if got := read(t, store, name, 0); got != content {
+			t.Errorf("%s has %q, want %q", name, got, content)
+		}
+		info, err := client.SumFile(ctx, store, name, true)
+		if err != nil || info.SHA256 != digest.FromString(content) || info.Size != int64(len(content)) || info.ModTime.IsZero() {
+			t.Errorf("SumFile(%s) = %+v, %v", name, info, err)
+		}
+	}
+	if got := read(t, store, "v1/tool", 4); got != "tool" {
+		t.Errorf("from byte 4: %q", got)
+	}
+	if got := read(t, store, "v1/tool", 8); got != "" {
+		t.Errorf("from the end: %q", got)
+	}
+
+	if err := put(ctx, store, "v1/tool", "the tool", false); err != nil {
+		t.Errorf("Put of the same again: %v", err)
+	}
+	if err := put(ctx, store, "v1/tool", "another", false); !errors.Is(err, transfer.ErrConflict) {
+		t.Errorf("Put of another: %v", err)
+	}
+	if err := put(ctx, store, "v1/tool", "another", true); err != nil || read(t, store, "v1/tool", 0) != "another" {
+		t.Errorf("Put over another: %v", err)
+	}
+
+	for name, r := range map[string]io.Reader{
+		"wrong": strings.NewReader("Content"), "short": strings.NewReader("cont"), "long": strings.NewReader("content and more"),
+	} {
+		if err := store.Put(ctx, file(name, []byte("content")), false, r); !errors.Is(err, transfer.ErrCorrupt) {
+			t.Errorf("Put of bytes that are %s: %v", name, err)
+		}
+		if _, err := store.Stat(ctx, name); !errors.Is(err, transfer.ErrNotFound) {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	for _, name := range []string{"", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", ".", "a\x00b", `a\b`} {
+		if _, err := store.Stat(ctx, name); !errors.Is(err, transfer.ErrUnsupported) {
+			t.Errorf("Stat(%q): %v", name, err)
+		}
+		if err := put(ctx, store, name, "x", true); !errors.Is(err, transfer.ErrUnsupported) {
+			t.Errorf("Put(%q): %v", name, err)
+		}
+	}
+	testList(t, store)
+	testOneWinner(t, store)
+	if err := store.Delete(ctx, "v1/tool"); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Stat(ctx, "v1/tool"); !errors.Is(err, transfer.ErrNotFound) {
+		t.Errorf("after Delete: %v", err)
+	}
+}
+
+func testList(t *testing.T, store transfer.FileStore) {
+	t.Helper()
+	for prefix, want := range map[string][]string{
+		"": {"v1.txt", "v1/a dir+é/x", "v1/tool"}, "v1/": {"v1/a dir+é/x", "v1/tool"}, "v1/t": {"v1/tool"}, "v2": nil,
+	} {
+		var got []string
+		for info, err := range store.List(t.Context(), prefix) {
+			if errors.Is(err, transfer.ErrUnsupported) {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, info.Name)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("List(%q) = %q, want %q", prefix, got, want)
+		}
+	}
+}
+
+// testOneWinner lets writers of different content write one name at once.
+func testOneWinner(t *testing.T, store transfer.FileStore) {
+	t.Helper()
+	if strings.HasPrefix(store.String(), "gs://") {
+		return // documented not to hold there
+	}
+	var won atomic.Int32
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			err := put(t.Context(), store, "race", fmt.Sprint("content of ", i), false)
+			switch {
+			case err == nil:
+				won.Add(1)
+			case !errors.Is(err, transfer.ErrConflict):
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if _, isWeb := strings.CutPrefix(store.String(), "http://"); !isWeb && won.Load() != 1 {
+		t.Errorf("%d writers of different content wrote one name", won.Load())
+	}
+	if err := store.Delete(t.Context(), "race"); err != nil {
+		t.Error(err)
+	}
+}
+
+func testParts(t *testing.T, server *testenv.S3Server) {
+	client := bucketClient(t, server)
+	bucket := server.NewBucket(t)
+	store := openStore(t, client, "s3://"+bucket)
+	big := randomBytes(33 << 20)
+	if err := store.Put(t.Context(), file("big", big), false, bytes.NewReader(big)); err != nil {
+		t.Fatal(err)
+	}
+	info, err := client.SumFile(t.Context(), store, "big", true)
+	if err != nil || info.SHA256 != digest.FromBytes(big) {
+		t.Fatalf("%+v, %v", info, err)
+	}
+	other := slices.Clone(big)
+	other[20<<20]++
+	if err := store.Put(t.Context(), file("wrong", big), false, bytes.NewReader(other)); !errors.Is(err, transfer.ErrCorrupt) {
+		t.Errorf("wrong bytes: %v", err)
+	}
+	// Two at once get as far as completing; the condition lets one do so.
+	var group sync.WaitGroup
+	var won atomic.Int32
+	for _, content := range [][]byte{big, other} {
+		group.Go(func() {
+			err := store.Put(t.Context(), file("race", content), false, bytes.NewReader(content))
+			if err == nil {
+				won.Add(1)
+			} else if !errors.Is(err, transfer.ErrConflict) {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if won.Load() != 1 {
+		t.Errorf("%d of 2 wrote the name", won.Load())
+	}
+	for upload := range server.Client(t).ListIncompleteUploads(t.Context(), bucket, "", true) {
+		t.Errorf("parts of %s remain", upload.Key)
+	}
+}
+
+func testForeignObjects(t *testing.T, server *testenv.S3Server) {
+	bucket := server.NewBucket(t)
+	_, err := server.Client(t).PutObject(t.Context(), bucket, "v1/tool", strings.NewReader("by hand"), 7,
+		minio.PutObjectOptions{UserMetadata: map[string]string{"sha256": "no digest"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := bucketClient(t, server)
+	web := newFakeWebStore(t)
+	web.put("v1/tool", "by hand")
+	got, err := client.CopyFile(t.Context(), transfer.FileCopy{
+		From: openStore(t, client, web.url()), To: openStore(t, client, "s3://"+bucket), Name: "v1/tool", SHA256: digest.FromString("by hand"),
+	})
+	if err != nil || !got.Present {
+		t.Errorf("what is there by hand is read and compared: %+v, %v", got, err)
+	}
+}
+
+func TestCopyFileSaysWhoIsWrong(t *testing.T) {
+	client := newClient(t)
+	for _, test := range []struct {
+		name, from, to, want string // contents, want's digest
+		kind                 error
+	}{
+		{"source lost", "", "", "content", transfer.ErrNotFound},
+		{"source has other bytes", "other", "", "content", transfer.ErrCorrupt},
+		{"destination has other bytes", "content", "other", "content", transfer.ErrConflict},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			from, to := t.TempDir(), t.TempDir()
+			for dir, content := range map[string]string{from: test.from, to: test.to} {
+				if content != "" {
+					if err := os.WriteFile(filepath.Join(dir, "tool"), []byte(content), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			_, err := client.CopyFile(t.Context(), transfer.FileCopy{
+				From: openStore(t, client, "file://"+from), To: openStore(t, client, "file://"+to),
+				Name: "tool", SHA256: digest.FromString(test.want),
+			})
+			if !errors.Is(err, test.kind) {
+				t.Errorf("error %v, want %v", err, test.kind)
+			}
+		})
+	}
+}
+
+func TestADirectorysLinksThatLeadOutAreRefused(t *testing.T) {
+	outside, base := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"file": outside + "/secret", "dir": outside, "up": "../" + filepath.Base(outside)} {
+		if err := os.Symlink(target, filepath.Join(base, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := newClient(t)
+	store := openStore(t, client, "file://"+base)
+	for _, name := range []string{"file", "dir/secret", "up/secret"} {
+		if _, err := store.Open(t.Context(), name, 0); err == nil {
+			t.Errorf("%s was opened", name)
+		}
+		if err := put(t.Context(), store, name, "mine", true); err == nil && name != "file" {
+			t.Errorf("%s was written", name)
+		}
+	}
+	if content, _ := os.ReadFile(filepath.Join(outside, "secret")); string(content) != "secret" {
+		t.Errorf("the file outside has %q", content)
+	}
+}
+
+func TestAnInterruptedPutLeavesNothingUnderTheName(t *testing.T) {
+	base := t.TempDir()
+	store := openStore(t, newClient(t), "file://"+base)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	go func() {
+		_, _ = io.WriteString(w, "half ")
+		cancel()
+		w.CloseWithError(ctx.Err())
+	}()
+	if err := store.Put(ctx, file("dir/tool", []byte("half done")), false, r); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	old := filepath.Join(base, ".entrepot-tmp", "left by a crash")
+	if err := os.WriteFile(old, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(old, time.Time{}, time.Now().Add(-48*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(t.Context(), store, "other", "x", false); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	_ = filepath.WalkDir(base, func(path string, entry os.DirEntry, _ error) error {
+		if !entry.IsDir() {
+			found = append(found, filepath.Base(path))
+		}
+		return nil
+	})
+	if !slices.Equal(found, []string{"other"}) {
+		t.Errorf("found %q", found)
+	}
+}
+
+func TestFilesSurviveABrokenSourceAndABrokenDestination(t *testing.T) {
+	from, to := newFakeWebStore(t), newFakeWebStore(t)
+	content := string(randomBytes(1 << 20))
+	from.put("tool", content)
+	var gets, puts atomic.Int32
+	from.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || gets.Add(1) > 1 {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+		_, _ = io.WriteString(w, content[:300_000])
+		panic(http.ErrAbortHandler)
+	}
+	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut {
+			return false
+		}
+		switch puts.Add(1) {
+		case 1:
+			panic(http.ErrAbortHandler)
+		case 2:
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		default:
+			return false
+		}
+		return true
+	}
+	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = to.login(t) })
+	_, err := client.CopyFile(t.Context(), transfer.FileCopy{
+		From: openStore(t, client, from.url()), To: openStore(t, client, to.url()), Name: "tool", SHA256: digest.FromString(content),
+	})
+	if err != nil || string(to.files["tool"]) != content {
+		t.Fatal(err)
+	}
+	if puts.Load() != 3 {
+		t.Errorf("%d PUTs, want 3", puts.Load())
+	}
+}
+
+func TestAWrongPasswordIsToldWithoutIt(t *testing.T) {
+	web := newFakeWebStore(t)
+	host := strings.TrimPrefix(web.URL, "http://")
+	for _, config := range []string{writeDockerConfig(t, host, "release", "guess"), t.TempDir() + "/none.json"} {
+		client := newClient(t, func(c *transfer.Config) { c.DockerConfig = config })
+		store := openStore(t, client, web.url())
+		if err := put(t.Context(), store, "tool", "content", false); !errors.Is(err, transfer.ErrUnauthorized) || strings.Contains(err.Error(), "guess") {
+			t.Errorf("Put: %v", err)
+		}
+		web.put("there", "content")
+		if err := store.Delete(t.Context(), "there"); !errors.Is(err, transfer.ErrUnauthorized) {
+			t.Errorf("Delete: %v", err)
+		}
+	}
+}
+
+func TestStoresThatCannotBeAreRefused(t *testing.T) {
+	client := newClient(t)
+	for _, url := range []string{
+		"", "dir", "file://", "ftp://host/x", "s3://", "s3://UP CASE/x", "s3://bucket/../x", "https://", "https://user:secret@host/x", "https://host/x?y",
+	} {
+		_, err := client.OpenFileStore(t.Context(), url)
+		if !errors.Is(err, transfer.ErrUnsupported) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+}
