@@ -111,13 +111,14 @@ func accuse(ctx context.Context, r Reader, older, to Checkpoint, err error) erro
 // another, in order. Errors: ErrCorrupt, those of the reader and of each.
 func readLeaves(ctx context.Context, r Reader, from, to uint64, each func(leaf []byte) error) error {
 	first, end := from/tileWidth, (to+tileWidth-1)/tileWidth
-	for first < end {
+	for from < to && first < end {
 		window := make([][]byte, min(fetchWindow, end-first))
 		group, groupCtx := errgroup.WithContext(ctx)
 		group.SetLimit(fetchParallel)
 		for i := range window {
 			group.Go(func() (err error) {
-				window[i], err = readBundle(groupCtx, r, first+uint64(i), to)
+				n := first + uint64(i)
+				window[i], err = readTile(groupCtx, r, entriesLevel, n, int(min(tileWidth, to-n*tileWidth)))
 				return err
 			})
 		}
@@ -142,14 +143,8 @@ func readLeaves(ctx context.Context, r Reader, from, to uint64, each func(leaf [
 	return nil
 }
 
-// readBundle reads the n-th bundle of a log of size entries: where it is
-// partial, and that is gone, the full one that replaced it.
-func readBundle(ctx context.Context, r Reader, n, size uint64) ([]byte, error) {
-	data, err := readTile(ctx, r, entriesLevel, n, int(min(tileWidth, size-n*tileWidth)))
-	return data, err
-}
-
-// readTile reads a tile or bundle. One that is missing is damage: a checkpoint
+// readTile reads the n-th tile of a level, or bundle: where it is partial, and
+// gone, the full one in its place. One that is missing is damage: a checkpoint
 // says that it is there. Errors: ErrCorrupt.
 func readTile(ctx context.Context, r Reader, level int, n uint64, width int) ([]byte, error) {
 	path := tilePath(level, n, width)
