@@ -39,7 +39,10 @@ func (c *Client) DeleteManifest(ctx context.Context, repository Repository, d di
 	if err := d.Validate(); err != nil {
 		return failf(ErrUnsupported, "deleting %.100q from %s: %w", d, repository, err)
 	}
-	if err := c.writer(repository).remove(ctx, d.String()); err != nil {
+	r := c.writer(repository)
+	err := r.remove(ctx, d.String())
+	c.known.forget(r)
+	if err != nil {
 		return fmt.Errorf("deleting %s@%s: %w", repository, d, err)
 	}
 	return nil

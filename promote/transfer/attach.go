@@ -76,13 +76,13 @@ func (j *copying) about(ctx context.Context, subject ocispec.Descriptor) ([]ocis
 }
 
 func (j *copying) referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	listed, _, err := j.client.listReferrers(ctx, j.from, subject.Digest)
+	listed, err := j.client.sources.listReferrers(ctx, j.client, j.from, subject.Digest)
 	if err != nil {
 		return nil, err
 	}
 	var all, referrers []ocispec.Descriptor
 	for _, d := range listed {
-		m, err := j.from.manifest(ctx, d.Digest.String())
+		m, err := j.client.sources.manifest(ctx, j.from, d.Digest)
 		if errors.Is(err, ErrNotFound) {
 			j.mu.Lock()
 			j.done.Lost = append(j.done.Lost, d.Digest)

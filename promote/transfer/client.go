@@ -111,6 +111,7 @@ type Client struct {
 	blobs, trees, listings flights
 	held                   holdings // blobs
 	known                  memory
+	sources                sources
 }
 
 // New prepares a client. It reads no file and asks no host.

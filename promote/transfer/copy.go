@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -105,7 +107,7 @@ func (j *copying) trusted(ctx context.Context, what *Copy) (*manifest, error) {
 
 // whole copies the image and what is attached to it.
 func (j *copying) whole(ctx context.Context, d digest.Digest) (*manifest, error) {
-	root, err := j.from.manifest(ctx, d.String())
+	root, err := j.client.sources.manifest(ctx, j.from, d)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +152,7 @@ func (j *copying) tree(ctx context.Context, desc ocispec.Descriptor, m *manifest
 func (j *copying) grow(ctx context.Context, desc ocispec.Descriptor, m *manifest) ([]ocispec.Descriptor, error) {
 	if m == nil {
 		var err error
-		if m, err = j.from.manifest(ctx, desc.Digest.String()); err != nil {
+		if m, err = j.client.sources.manifest(ctx, j.from, desc.Digest); err != nil {
 			return nil, err
 		}
 	}
@@ -205,6 +207,13 @@ func (m *memory) tree(key string) []ocispec.Descriptor {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.trees[key]
+}
+
+// forget forgets which trees are complete in a repository.
+func (m *memory) forget(r *repo) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.trees, func(key string, _ []ocispec.Descriptor) bool { return strings.HasPrefix(key, r.String()+"@") })
 }
 
 func (m *memory) setTree(key string, all []ocispec.Descriptor) {
