@@ -193,7 +193,11 @@ func (c *confirmer) atDestinations(ctx context.Context, guess *Item) []*Item {
 		i.blocked(o, detail)
 		items = append(items, &i)
 	}
-	movable := c.projects[key(guess.Project, guess.Kind)].MayMove(guess.Name)
+	moving := guess.Name
+	if _, tag, _ := splitName(guess.Name); guess.Kind == ledger.Image {
+		moving = tag
+	}
+	movable := c.projects[key(guess.Project, guess.Kind)].MayMove(moving)
 	for _, destination := range guess.Destinations {
 		has, err := c.at(ctx, destination, guess)
 		switch {

@@ -1,0 +1,136 @@
+package testenv
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Promoter is the identity that may write to an [Origin].
+const (
+	Promoter         = "promoter"
+	PromoterPassword = "s3cret"
+)
+
+// OriginConfig says what an origin under test is.
+type OriginConfig struct {
+	// Store is the store section of the configuration. Nil means a directory
+	// of the test's own.
+	Store map[string]any
+	// Ledger is the URL of the ledger to serve; empty is none.
+	Ledger string
+	// Extra is merged into the origin section, replacing what is there.
+	Extra map[string]any
+	// Race builds the binary with the race detector.
+	Race bool
+}
+
+// Origin is an entrepot process with the role of an origin.
+type Origin struct {
+	Docker  string // directory of a docker configuration with the promoter's password
+	address string
+	process *Process
+}
+
+// StartOrigin builds entrepot and starts it as an origin that Promoter may
+// write to. It ends with the test.
+func StartOrigin(t testing.TB, config OriginConfig) *Origin {
+	t.Helper()
+	dir := t.TempDir()
+	o := &Origin{Docker: t.TempDir(), address: fmt.Sprintf("127.0.0.1:%d", FreePort(t))}
+	admin := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+	hash, err := bcrypt.GenerateFromPassword([]byte(PromoterPassword), bcrypt.MinCost)
+	if err != nil {
+		t.Fatalf("hashing a password: %v", err)
+	}
+	store := config.Store
+	if store == nil {
+		store = map[string]any{"dir": filepath.Join(dir, "store")}
+	}
+	origin := map[string]any{
+		"listen":   o.address,
+		"store":    store,
+		"uploads":  filepath.Join(dir, "uploads"),
+		"htpasswd": writeFile(t, filepath.Join(dir, "htpasswd"), Promoter+":"+string(hash)+"\n"),
+	}
+	if config.Ledger != "" {
+		origin["ledger"] = config.Ledger
+	}
+	maps.Copy(origin, config.Extra)
+	file, err := yaml.Marshal(map[string]any{"admin": map[string]any{"listen": admin}, "origin": origin})
+	if err != nil {
+		t.Fatalf("writing the origin's configuration: %v", err)
+	}
+	o.login(t, o.Docker, PromoterPassword)
+	ready := &Node{admin: admin}
+	o.process = Start(t, ProcessConfig{
+		Name:  "entrepot-origin",
+		Path:  buildEntrepot(t, config.Race),
+		Args:  []string{"serve", "--config", writeFile(t, filepath.Join(dir, "entrepot.yaml"), string(file))},
+		Env:   append(os.Environ(), "GORACE=halt_on_error=1"),
+		Ready: ready.ready,
+	})
+	return o
+}
+
+// login writes a docker configuration with a password for the origin.
+func (o *Origin) login(t testing.TB, dir, password string) {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{"auths": map[string]any{
+		o.address: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(Promoter + ":" + password))},
+	}})
+	if err != nil {
+		t.Fatalf("writing a docker configuration: %v", err)
+	}
+	writeFile(t, filepath.Join(dir, "config.json"), string(text))
+}
+
+// DockerWith is a docker configuration with another password for the origin.
+func (o *Origin) DockerWith(t testing.TB, password string) string {
+	t.Helper()
+	dir := t.TempDir()
+	o.login(t, dir, password)
+	return dir
+}
+
+// Host is the host:port of the origin.
+func (o *Origin) Host() string { return o.address }
+
+// URL is the base URL of the origin.
+func (o *Origin) URL() string { return "http://" + o.address }
+
+// Stop ends the origin as an operator would, and waits for its end.
+func (o *Origin) Stop() { o.process.Stop() }
+
+// Start starts it again on what it had stored.
+func (o *Origin) Start() { o.process.Restart() }
+
+// Command is what a run of the entrepot command said.
+type Command struct {
+	Stdout, Stderr string
+	Status         int
+}
+
+// Entrepot runs the entrepot command with a docker configuration.
+func Entrepot(t testing.TB, docker string, args ...string) Command {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), buildEntrepot(t, false), args...)
+	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+docker)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		t.Fatalf("running entrepot %s: %v", strings.Join(args, " "), err)
+	}
+	t.Logf("entrepot %s: status %d\n%s%s", strings.Join(args, " "), cmd.ProcessState.ExitCode(), stdout.String(), stderr.String())
+	return Command{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
