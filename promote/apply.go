@@ -186,6 +186,9 @@ func (a *Applier) file(ctx context.Context, i *Item, destination string) error {
 	if err != nil {
 		return err
 	}
+	if i.Source == "" { // of a rollback: it is there
+		return a.Client.MountFile(ctx, to, i.Name, i.Digest, i.Action == Move)
+	}
 	from, err := a.Client.OpenFileStore(ctx, i.Source)
 	if err != nil {
 		return err

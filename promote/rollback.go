@@ -45,7 +45,7 @@ func (p *Planner) Rollback(ctx context.Context, now, then *ledger.State, project
 func (c *confirmer) atDestination(ctx context.Context, i *Item) {
 	i.trusted = true
 	if i.Kind == ledger.File {
-		i.blocked(Lost, "a file store keeps no content but by name: promote the file again from its source")
+		c.fileContent(ctx, i)
 		return
 	}
 	for _, destination := range i.Destinations {
@@ -55,6 +55,26 @@ func (c *confirmer) atDestination(ctx context.Context, i *Item) {
 			i.blocked(Lost, err.Error())
 		default:
 			i.blocked(Failed, err.Error())
+		}
+	}
+}
+
+// fileContent makes sure that a file's destinations have its content, whatever
+// it is called there.
+func (c *confirmer) fileContent(ctx context.Context, i *Item) {
+	for _, destination := range i.Destinations {
+		store, err := c.open(ctx, destination)
+		if err != nil {
+			i.blocked(Failed, err.Error())
+			return
+		}
+		mounter, ok := store.(transfer.Mounter)
+		if !ok {
+			i.blocked(Lost, destination+" keeps no content but by name: promote the file again from its source")
+			return
+		}
+		if _, err = mounter.HasContent(ctx, i.Digest); err != nil {
+			i.blocked(obstacleOf(err), err.Error())
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"entrepot/registry"
+	"entrepot/registry/filestore"
 )
 
 // observe returns what the registry handler tells about each request to: the
@@ -38,7 +39,7 @@ func logRequest(access slog.Handler, o *registry.Observation, outcome registry.O
 	if reference == "" {
 		reference = string(o.Request.Digest)
 	}
-	attrs := [13]slog.Attr{
+	attrs := [14]slog.Attr{
 		slog.String("id", o.ID),
 		slog.String("client", o.Client),
 		slog.String("method", o.Method),
@@ -52,6 +53,10 @@ func logRequest(access slog.Handler, o *registry.Observation, outcome registry.O
 		slog.Float64("duration", math.Round(o.Duration.Seconds()*1e6)/1e6),
 	}
 	n := 11
+	if o.Identity != "" {
+		attrs[n] = slog.String("identity", o.Identity)
+		n++
+	}
 	if o.Cache.Detail != "" {
 		attrs[n] = slog.String("detail", o.Cache.Detail)
 		n++
@@ -67,6 +72,36 @@ func logRequest(access slog.Handler, o *registry.Observation, outcome registry.O
 	line := slog.NewRecord(o.Start.Add(o.Duration), slog.LevelInfo, "request", 0)
 	line.AddAttrs(attrs[:n]...)
 	_ = access.Handle(context.Background(), line) // where would one tell that the log failed?
+}
+
+// observeFiles returns what a file store tells about each request to: the
+// access log, unless it is nil.
+func observeFiles(access slog.Handler) func(*filestore.Observation) {
+	if access == nil {
+		return nil
+	}
+	return func(o *filestore.Observation) {
+		if !access.Enabled(context.Background(), slog.LevelInfo) {
+			return
+		}
+		line := slog.NewRecord(o.Start.Add(o.Duration), slog.LevelInfo, "file request", 0)
+		line.AddAttrs(
+			slog.String("id", o.ID),
+			slog.String("client", o.Client),
+			slog.String("method", o.Method),
+			slog.String("path", o.Path),
+			slog.Int("status", o.Status),
+			slog.Int64("bytes", o.Bytes),
+			slog.Float64("duration", math.Round(o.Duration.Seconds()*1e6)/1e6),
+		)
+		if o.Identity != "" {
+			line.AddAttrs(slog.String("identity", o.Identity))
+		}
+		if o.Err != nil {
+			line.AddAttrs(slog.String("error", o.Err.Error()))
+		}
+		_ = access.Handle(context.Background(), line) // where would one tell that the log failed?
+	}
 }
 
 // reason is why a request failed: the cause where the client was told less.

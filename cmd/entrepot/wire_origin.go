@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"entrepot/promote/ledger"
 	"entrepot/registry"
 	"entrepot/registry/access"
+	"entrepot/registry/filestore"
 	"entrepot/registry/origin"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +32,7 @@ type originRole struct {
 	dir    *blobstore.Dir // nil with a bucket
 	bucket *blobstore.S3  // nil with a directory
 	memory *blobstore.Memory
+	files  io.Closer // the store of files
 
 	end     context.CancelFunc // of what runs
 	running sync.WaitGroup
@@ -66,7 +71,7 @@ func openOrigin(cfg *OriginConfig, logs *loggers, reg prometheus.Registerer) (_ 
 			return nil, fmt.Errorf("origin.htpasswd: %w", err)
 		}
 	}
-	if err := o.surface(cfg, writers, logs, reg); err != nil {
+	if err := o.openSurface(cfg, writers, logs, reg); err != nil {
 		return nil, err
 	}
 	running, end := context.WithCancel(context.Background())
@@ -75,8 +80,8 @@ func openOrigin(cfg *OriginConfig, logs *loggers, reg prometheus.Registerer) (_ 
 	return o, nil
 }
 
-// surface puts the parts of the origin's HTTP surface together.
-func (o *originRole) surface(cfg *OriginConfig, writers *access.Access, logs *loggers, reg prometheus.Registerer) error {
+// openSurface puts the parts of the origin's HTTP surface together.
+func (o *originRole) openSurface(cfg *OriginConfig, writers *access.Access, logs *loggers, reg prometheus.Registerer) error {
 	api := registry.Config{
 		Backend: o.origin,
 		Logger:  logs.main,
@@ -87,7 +92,11 @@ func (o *originRole) surface(cfg *OriginConfig, writers *access.Access, logs *lo
 		// Only then: an interface that holds a nil *Access is not nil.
 		api.Authorizer = writers.Repositories()
 	}
-	surface := surface{registry: registry.NewHandler(api), ledger: http.NotFoundHandler(), files: http.NotFoundHandler()}
+	files, err := o.openFiles(cfg, writers, logs)
+	if err != nil {
+		return err
+	}
+	surface := surface{registry: registry.NewHandler(api), ledger: http.NotFoundHandler(), files: files}
 	if cfg.Ledger != "" {
 		storage, err := ledger.OpenStorage(cfg.Ledger)
 		if err != nil {
@@ -113,6 +122,38 @@ func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.files.ServeHTTP(w, r)
 	}
 }
+
+// openFiles opens the file store, which is beside the registry's and of the
+// same kind: the one must not collect what the other names.
+func (o *originRole) openFiles(cfg *OriginConfig, writers *access.Access, logs *loggers) (http.Handler, error) {
+	files := filestore.Config{Logger: logs.main, Done: observeFiles(logs.access)}
+	if writers != nil {
+		files.Authorizer = writers.Files()
+	}
+	if s3 := cfg.Store.S3; s3 != nil {
+		beside := *s3
+		beside.Prefix = path.Join(s3.Prefix, filesBeside)
+		bucket, err := openBucket(&beside, logs)
+		if err != nil {
+			return nil, fmt.Errorf("origin.store.s3: %w", err)
+		}
+		files.Store, o.files = bucket, bucket
+	} else {
+		dir, err := blobstore.OpenDir(filepath.Join(string(cfg.Store.Dir), filesBeside), blobstore.DirConfig{Logger: logs.main})
+		if err != nil {
+			return nil, fmt.Errorf("origin.store.dir: %w", err)
+		}
+		files.Store, o.files = dir, dir
+	}
+	store, err := filestore.New(files)
+	if err != nil {
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	return store, nil
+}
+
+// filesBeside is where the file store lies below the origin's.
+const filesBeside = "files"
 
 func (o *originRole) openStore(cfg *OriginConfig, logs *loggers) (origin.Store, error) {
 	if s3 := cfg.Store.S3; s3 != nil {
@@ -170,6 +211,9 @@ func (o *originRole) closeStores() error {
 	var errs []error
 	if o.memory != nil {
 		o.memory.Close()
+	}
+	if o.files != nil {
+		errs = append(errs, o.files.Close())
 	}
 	if o.bucket != nil {
 		errs = append(errs, o.bucket.Close())
