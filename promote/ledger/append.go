@@ -27,6 +27,7 @@ const (
 // decide is given the newest state, and again each time that somebody else
 // appended first, because what was right to append may not be any more. With no
 // entries nothing is appended; its error ends Append and is returned as it is.
+// It must not append to the same Log, nor refresh it.
 // Many entries at once cost little more than one.
 //
 // After an error of the storage the entries may have been committed all the

@@ -22,6 +22,16 @@ type stateBuilder struct {
 	reader leafReader
 }
 
+// maxGrow is how many entries room is made for before any of them is seen.
+const maxGrow = 1 << 17
+
+// grow makes room for entries that are about to be added.
+func (b *stateBuilder) grow(n uint64) {
+	n = min(n, maxGrow)
+	b.state.entries = slices.Grow(b.state.entries, int(n))
+	b.state.setOf = slices.Grow(b.state.setOf, int(n))
+}
+
 func (s *State) extend() *stateBuilder {
 	c := *s
 	c.sets = slices.Clone(c.sets)

@@ -426,3 +426,39 @@ func TestASourceThatHangsIsGivenUp(t *testing.T) {
 		}
 	})
 }
+
+func TestNamesAreLookedUpWhileTheLogGrows(t *testing.T) {
+	m, key := newMemory(), testKey(t)
+	l := openLog(t, m, key)
+	mustAppend(t, l, namesFrom(0, 10)...)
+	f := newFollower(t, FollowerConfig{Source: m, Key: key})
+	mustPoll(t, f)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, ok := f.Lookup(fullName(5)); !ok {
+					t.Error("a name that was there is gone")
+					return
+				}
+				f.Revoked(testDigest("x"))
+				f.Status()
+			}
+		})
+	}
+	for i := range 50 {
+		mustAppend(t, l, namesFrom(10+10*i, 10)...)
+		mustPoll(t, f)
+	}
+	close(stop)
+	readers.Wait()
+	if n := f.State().Len(); n != 510 {
+		t.Errorf("%d entries, want 510", n)
+	}
+}

@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -41,10 +43,15 @@ type handler struct {
 	prefix string
 	log    *slog.Logger
 
-	mu         sync.Mutex
-	checkpoint []byte
-	version    Version
-	read       time.Time // when the checkpoint was; zero for never
+	reading    singleflight.Group               // of the checkpoint, by whoever asks first
+	checkpoint atomic.Pointer[servedCheckpoint] // nil before it was first read
+}
+
+// servedCheckpoint is the checkpoint as it was at a time.
+type servedCheckpoint struct {
+	data    []byte
+	version Version
+	read    time.Time
 }
 
 // NewHandler serves a log read-only, as C2SP's tlog-tiles says, at paths below
@@ -122,18 +129,40 @@ func (h *handler) object(ctx context.Context, path string) ([]byte, error) {
 		data, _, err := h.r.Read(ctx, path, "")
 		return data, err
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.read.IsZero() && time.Since(h.read) < checkpointAge {
-		return h.checkpoint, nil
+	if c := h.checkpoint.Load(); c != nil && time.Since(c.read) < checkpointAge {
+		return c.data, nil
 	}
-	data, version, err := h.r.Read(ctx, path, h.version)
-	if err == nil {
-		h.checkpoint, h.version = data, version
+	// Not the request's context: others wait for the answer too.
+	detached := context.WithoutCancel(ctx)
+	result := h.reading.DoChan(path, func() (any, error) { return h.readCheckpoint(detached) })
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.([]byte), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	if err != nil && !errors.Is(err, ErrNotModified) {
+}
+
+func (h *handler) readCheckpoint(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, handlerTimeout)
+	defer cancel()
+	now := servedCheckpoint{read: time.Now()}
+	var known Version
+	before := h.checkpoint.Load()
+	if before != nil {
+		known = before.version
+	}
+	var err error
+	now.data, now.version, err = h.r.Read(ctx, checkpointPath, known)
+	switch {
+	case errors.Is(err, ErrNotModified) && before != nil:
+		now.data, now.version = before.data, before.version
+	case err != nil:
 		return nil, err
 	}
-	h.read = time.Now()
-	return h.checkpoint, nil
+	h.checkpoint.Store(&now)
+	return now.data, nil
 }

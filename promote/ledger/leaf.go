@@ -395,10 +395,19 @@ func checkText(what, s string) error {
 		return fmt.Errorf("%s %q begins with a slash", what, s)
 	case !utf8.ValidString(s):
 		return fmt.Errorf("%s %q is not UTF-8", what, s)
-	case strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f }):
+	case hasControl(s):
 		return fmt.Errorf("%s %q has a control character", what, s)
 	}
 	return nil
+}
+
+func hasControl(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return true
+		}
+	}
+	return false
 }
 
 // validDigest is Validate of a digest that is sha256 or sha512, without its
@@ -410,9 +419,15 @@ func validDigest(d digest.Digest) bool {
 		hex, ok = strings.CutPrefix(string(d), "sha512:")
 		size = 128
 	}
-	return ok && len(hex) == size && !strings.ContainsFunc(hex, func(c rune) bool {
-		return !('0' <= c && c <= '9' || 'a' <= c && c <= 'f')
-	})
+	if !ok || len(hex) != size {
+		return false
+	}
+	for i := range len(hex) {
+		if c := hex[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // sortedSet is a destination set in its one order.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/md5" //nolint:gosec // what S3 has for a version, and no more
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -48,6 +49,11 @@ const (
 	s3PerMiB   = time.Second
 	s3Attempts = 4
 	s3Backoff  = 100 * time.Millisecond
+
+	// tornAttempts are made again, each after tornPause, while what is read is
+	// being replaced.
+	tornAttempts = 100
+	tornPause    = 20 * time.Millisecond
 )
 
 // s3FromEnvironment is what the AWS environment variables say.
@@ -98,7 +104,31 @@ func NewS3(cfg S3Config) (*S3, error) {
 }
 
 // Read is [Reader].
-func (s *S3) Read(ctx context.Context, path string, known Version) (data []byte, version Version, err error) {
+func (s *S3) Read(ctx context.Context, path string, known Version) ([]byte, Version, error) {
+	for attempt := 0; ; attempt++ {
+		data, version, torn, err := s.read(ctx, path, known)
+		if err == nil && torn {
+			if attempt < tornAttempts {
+				err = pause(ctx, tornPause)
+			} else {
+				err = errors.New("S3 sends the object with the ETag of other content")
+			}
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("reading %s: %w", path, err)
+		}
+		return data, version, nil
+	}
+}
+
+// read reads an object once. It is torn when its version is that of other
+// content: some servers (versitygw with metadata beside the objects) keep ETag
+// and content apart, so that while an object is replaced a reader gets the old
+// content by the new ETag. To swap by that would undo what was just written.
+func (s *S3) read(ctx context.Context, path string, known Version) (data []byte, version Version, torn bool, err error) {
 	err = s.try(ctx, 0, func(ctx context.Context) error {
 		var options minio.GetObjectOptions
 		if known != "" {
@@ -106,19 +136,33 @@ func (s *S3) Read(ctx context.Context, path string, known Version) (data []byte,
 				return err
 			}
 		}
-		body, info, _, err := s.core.GetObject(ctx, s.bucket, s.prefix+path, options)
+		body, info, header, err := s.core.GetObject(ctx, s.bucket, s.prefix+path, options)
 		if err != nil {
 			return err
 		}
 		defer body.Close()
 		data, err = readAll(body, maxSize(path))
 		version = Version(info.ETag)
+		// The version of what is written once is of no interest.
+		torn = err == nil && !strings.HasPrefix(path, tilePrefix) && isMD5(info.ETag, header) && md5Hex(data) != info.ETag
 		return err
 	})
-	if err != nil {
-		return nil, "", fmt.Errorf("reading %s: %w", path, err)
-	}
-	return data, version, nil
+	return data, version, torn, err
+}
+
+// isMD5 says whether an ETag is the MD5 of the object: that of what was sent in
+// one part and is not encrypted by a key of the client's or of a KMS (AWS,
+// "Common response headers"). Servers may also make ETags of their own.
+func isMD5(etag string, header http.Header) bool {
+	sum, err := hex.DecodeString(etag)
+	return err == nil && len(sum) == md5.Size &&
+		!strings.HasPrefix(header.Get("X-Amz-Server-Side-Encryption"), "aws:kms") &&
+		header.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") == ""
+}
+
+func md5Hex(data []byte) string {
+	sum := md5.Sum(data) //nolint:gosec // what S3 has for a version, and no more
+	return hex.EncodeToString(sum[:])
 }
 
 // readAll reads to the end, which must come after at most limit bytes.

@@ -212,6 +212,7 @@ func (s *State) first(n uint64) *State {
 		return s
 	}
 	b := new(State).extend()
+	b.grow(n)
 	for _, e := range s.entries[:n] {
 		b.apply(e, b.setOf(&e))
 	}

@@ -118,7 +118,7 @@ func TestAStateIsWhatItWasAtATime(t *testing.T) {
 	content := func(s *State) string {
 		e, _ := s.LookupFull("r.example.org/a:1")
 		_, revoked := s.Revoked(testDigest("one"))
-		return fmt.Sprint(s.Len(), e.Action, e.Digest == testDigest("two"), revoked)
+		return fmt.Sprintf("%d %s %v %v", s.Len(), e.Action, e.Digest == testDigest("two"), revoked)
 	}
 	for sequence, want := range []string{"1 set false false", "2 set true false", "3 set true true", "4 delete false true"} {
 		if got := content(s.AsOf(uint64(sequence))); got != want {

@@ -18,12 +18,13 @@ func storages() map[string]func(t *testing.T) func() Storage {
 		return func(t *testing.T) func() Storage {
 			server := start(t)
 			bucket := server.NewBucket(t)
+			t.Setenv("AWS_ENDPOINT_URL", server.Endpoint)
+			t.Setenv("AWS_REGION", server.Region)
+			t.Setenv("AWS_ACCESS_KEY_ID", server.AccessKey)
+			t.Setenv("AWS_SECRET_ACCESS_KEY", server.SecretKey)
 			var n atomic.Int64
 			return func() Storage {
-				s, err := NewS3(S3Config{
-					Endpoint: server.Endpoint, Region: server.Region, AccessKey: server.AccessKey, SecretKey: server.SecretKey,
-					Bucket: bucket, Prefix: fmt.Sprintf("/logs/%d/", n.Add(1)),
-				})
+				s, err := OpenStorage(fmt.Sprintf("s3://%s/logs/%d", bucket, n.Add(1)))
 				if err != nil {
 					t.Fatal(err)
 				}

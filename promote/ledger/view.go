@@ -70,6 +70,7 @@ func (v *view) advance(ctx context.Context, r Reader, to, pin Checkpoint, emit f
 	}
 	next := &view{checkpoint: to, tree: v.tree.clone()}
 	builder := v.state.extend()
+	builder.grow(to.Size - v.tree.size)
 	err := readLeaves(ctx, r, v.tree.size, to.Size, func(leaf []byte) error {
 		next.tree.add(leaf, emit)
 		if next.tree.size == pin.Size && next.tree.root() != pin.Hash {
