@@ -18,10 +18,6 @@ import (
 // maxAttached bounds what may be attached to one image.
 const maxAttached = 10_000
 
-// cosignSuffixes are of the tags at which cosign keeps signatures, attestations
-// and bills of materials: "sha256-<hex>.sig".
-var cosignSuffixes = [...]string{".sig", ".att", ".sbom"}
-
 // attachments copies what is about manifests that are at the destination, and
 // what is about that, and so on. It works level by level: unlike what a
 // manifest names, attachments can name each other in a circle.
@@ -65,7 +61,8 @@ func (j *copying) about(ctx context.Context, subject ocispec.Descriptor) ([]ocis
 	if err != nil {
 		return nil, err
 	}
-	for _, suffix := range cosignSuffixes {
+	// Signatures, attestations and bills of materials: "sha256-<hex>.sig".
+	for _, suffix := range [...]string{".sig", ".att", ".sbom"} {
 		more, err := j.cosignTag(ctx, subject, fallbackTag(subject.Digest)+suffix)
 		if err != nil {
 			return nil, err
@@ -236,7 +233,7 @@ func (c *Client) listReferrers(ctx context.Context, r *repo, d digest.Digest) (l
 			return list, true, nil
 		case told == nil:
 			return nil, false, err
-		case told.Kind != ErrNotFound && told.Kind != ErrRefused && told.Kind != ErrUnauthorized:
+		case !told.is(ErrNotFound, ErrRefused, ErrUnauthorized):
 			return nil, false, err
 		}
 		// Manifests of the repository could be read: it is the API that is not
@@ -302,7 +299,7 @@ func (c *Client) mayHaveTag(ctx context.Context, r *repo, tag string) (bool, err
 		switch {
 		case err == nil:
 			c.known.setAttachmentTags(key, append([]string{}, list...))
-		case told == nil, told.Kind == ErrUnavailable, told.Kind == ErrRateLimited:
+		case told == nil, told.is(ErrUnavailable, ErrRateLimited):
 			return err
 		default:
 			c.known.setAttachmentTags(key, nil)

@@ -100,7 +100,7 @@ func (g *realmGuard) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer resp.Body.Close()
 	told := statusError(resp)
 	told.Err = fmt.Errorf("asking %s for a token for %s: %w", req.URL.Host, g.host.name, told.Err)
-	if told.Kind == ErrNotFound { // it is not the content that is missing
+	if told.is(ErrNotFound) { // it is not the content that is missing
 		told.Kind = ErrRefused
 	}
 	return nil, told

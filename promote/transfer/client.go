@@ -105,8 +105,9 @@ type Client struct {
 	cfg     Config
 	network *network
 
-	mu    sync.Mutex
-	hosts map[string]*host
+	mu     sync.Mutex
+	hosts  map[string]*host
+	stores map[string]FileStore // by URL
 
 	blobs, trees, listings flights
 	held                   holdings // blobs
@@ -117,7 +118,7 @@ type Client struct {
 // New prepares a client. It reads no file and asks no host.
 func New(cfg Config) (*Client, error) {
 	cfg.setDefaults()
-	c := &Client{cfg: cfg, hosts: make(map[string]*host)}
+	c := &Client{cfg: cfg, hosts: make(map[string]*host), stores: make(map[string]FileStore)}
 	c.network = newNetwork(&c.cfg)
 	return c, nil
 }

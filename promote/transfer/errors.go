@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -43,6 +44,9 @@ func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap makes errors.Is find the kind and the cause.
 func (e *Error) Unwrap() []error { return []error{e.Kind, e.Err} }
+
+// is says whether the error is of one of the kinds.
+func (e *Error) is(kinds ...error) bool { return slices.Contains(kinds, e.Kind) }
 
 // failf makes an [Error] of a kind.
 func failf(kind error, format string, args ...any) *Error {

@@ -126,6 +126,20 @@ func refuse(w http.ResponseWriter, status int, code string) {
 	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"says the fake"}]}`, code)
 }
 
+// redirect sends a client elsewhere.
+func redirect(w http.ResponseWriter, location string) {
+	w.Header().Set("Location", location)
+	w.WriteHeader(http.StatusTemporaryRedirect)
+}
+
+func writeJSON(w io.Writer, value any) {
+	content, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // a mistake in the fake
+	}
+	_, _ = w.Write(content)
+}
+
 func (f *fakeRegistry) names() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -155,7 +169,7 @@ func (f *fakeRegistry) page(w http.ResponseWriter, r *http.Request, key string, 
 	if end < len(list) {
 		w.Header().Set("Link", fmt.Sprintf(`<%s?last=%s&n=2>; rel="next"`, r.URL.Path, list[end-1]))
 	}
-	_ = json.NewEncoder(w).Encode(map[string][]string{key: list[start:end]})
+	writeJSON(w, map[string][]string{key: list[start:end]})
 }
 
 func (f *fakeRegistry) blob(w http.ResponseWriter, r *http.Request, name string, d digest.Digest) {
@@ -262,7 +276,7 @@ func (f *fakeRegistry) referrers(w http.ResponseWriter, name string, subject dig
 		}
 	}
 	w.Header().Set("Content-Type", index.MediaType)
-	_ = json.NewEncoder(w).Encode(index)
+	writeJSON(w, index)
 }
 
 func (f *fakeRegistry) manifest(w http.ResponseWriter, r *http.Request, name, reference string) {
@@ -301,9 +315,9 @@ func (f *fakeRegistry) putManifest(w http.ResponseWriter, r *http.Request, repo 
 		return
 	}
 	var told struct {
-		Config    *ocispec.Descriptor
-		Layers    []ocispec.Descriptor
-		Manifests []ocispec.Descriptor
+		Config    *ocispec.Descriptor  `json:"config"`
+		Layers    []ocispec.Descriptor `json:"layers"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
 	}
 	_ = json.Unmarshal(content, &told)
 	if told.Config != nil {

@@ -23,7 +23,6 @@ type fakeWebStore struct {
 
 	mu    sync.Mutex
 	files map[string][]byte
-	puts  int
 }
 
 func newFakeWebStore(t testing.TB) *fakeWebStore {
@@ -62,7 +61,7 @@ func (f *fakeWebStore) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.puts++
+		content, found = f.files[name]
 		switch {
 		case r.Header.Get("Repr-Digest") != reprDigest(body):
 			w.WriteHeader(http.StatusBadRequest)
@@ -89,7 +88,7 @@ func (f *fakeWebStore) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // login is a docker configuration for the store's writer.
 func (f *fakeWebStore) login(t *testing.T) string {
 	t.Helper()
-	return writeDockerConfig(t, strings.TrimPrefix(f.URL, "http://"), "release", "secret")
+	return writeDockerConfig(t, strings.TrimPrefix(f.URL, "http://"), "secret")
 }
 
 func (f *fakeWebStore) put(name, content string) {

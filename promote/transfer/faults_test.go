@@ -77,7 +77,7 @@ func TestCopyEndsWithTheKindOfWhatIsWrong(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			from, to := newFakeRegistry(t), newFakeRegistry(t)
 			p := from.pusher(t, "app")
-			root := p.index("app", "v1")
+			root := p.index()
 			test.wrong(p, root)
 			err := copyApp(t, newClient(t), from, to, root.Digest)
 			if !errors.Is(err, test.kind) {
@@ -166,15 +166,14 @@ func TestFailuresThatPassAreTriedAgain(t *testing.T) {
 					return false
 				}
 				failed[r.URL.Path]++
-				if failed[r.URL.Path] == 1 {
-					w.WriteHeader(http.StatusBadGateway)
-				} else {
+				if failed[r.URL.Path] == 2 {
 					panic(http.ErrAbortHandler) // the connection breaks
 				}
+				w.WriteHeader(http.StatusBadGateway)
 				return true
 			}
 			from.fault, to.fault = fault, fault
-			root := from.pusher(t, "app").index("app", "v1")
+			root := from.pusher(t, "app").index()
 			if err := copyApp(t, newClient(t), from, to, root.Digest); err != nil {
 				t.Fatal(err)
 			}
@@ -185,7 +184,7 @@ func TestFailuresThatPassAreTriedAgain(t *testing.T) {
 
 func TestFailuresThatDoNotPassEndAfterSomeAttempts(t *testing.T) {
 	from, to := newFakeRegistry(t), newFakeRegistry(t)
-	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+	to.fault = func(w http.ResponseWriter, _ *http.Request) bool {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return true
 	}
@@ -204,7 +203,7 @@ func TestARateLimitPausesEverybodyAndLosesNothing(t *testing.T) {
 	var mu sync.Mutex
 	var until time.Time
 	var within, refused, counted int
-	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+	to.fault = func(w http.ResponseWriter, _ *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		now := time.Now()
@@ -246,7 +245,7 @@ func TestARateLimitPausesEverybodyAndLosesNothing(t *testing.T) {
 
 func TestAPauseBeyondReasonIsAnError(t *testing.T) {
 	from, to := newFakeRegistry(t), newFakeRegistry(t)
-	from.fault = func(w http.ResponseWriter, r *http.Request) bool {
+	from.fault = func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Retry-After", time.Now().Add(24*time.Hour).UTC().Format(http.TimeFormat))
 		w.WriteHeader(http.StatusTooManyRequests)
 		return true
@@ -314,7 +313,7 @@ func TestAStalledSourceIsCutAndReadAgain(t *testing.T) {
 // registry keeps.
 func cutUploads(to *fakeRegistry, bytes int) {
 	var cut atomic.Bool
-	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
+	to.fault = func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/blobs/uploads/") || r.ContentLength < int64(bytes) || cut.Swap(true) {
 			return false
 		}
@@ -406,11 +405,11 @@ func TestABlobThatManyImagesShareIsSentOnce(t *testing.T) {
 	}
 }
 
-// writeDockerConfig writes credentials for a host.
-func writeDockerConfig(t *testing.T, host, user, password string) string {
+// writeDockerConfig writes a login of "release" at a host.
+func writeDockerConfig(t *testing.T, host, password string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.json")
-	login := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	login := base64.StdEncoding.EncodeToString([]byte("release:" + password))
 	if err := os.WriteFile(path, fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, login), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -440,7 +439,7 @@ func TestTokensAreAskedForByScopeAndRenewedWhenTheyExpire(t *testing.T) {
 		return true
 	}
 	root := from.pusher(t, "app").image(nil, "v1", "layer")
-	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = writeDockerConfig(t, to.host(), "release", "secret") })
+	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = writeDockerConfig(t, to.host(), "secret") })
 	if err := copyApp(t, client, from, to, root.Digest); err != nil {
 		t.Fatal(err)
 	}
@@ -448,7 +447,7 @@ func TestTokensAreAskedForByScopeAndRenewedWhenTheyExpire(t *testing.T) {
 		t.Errorf("%d tokens issued, want new ones for those that expired", n)
 	}
 
-	wrong := newClient(t, func(c *transfer.Config) { c.DockerConfig = writeDockerConfig(t, to.host(), "release", "guess") })
+	wrong := newClient(t, func(c *transfer.Config) { c.DockerConfig = writeDockerConfig(t, to.host(), "guess") })
 	err := copyApp(t, wrong, from, to, root.Digest)
 	if !errors.Is(err, transfer.ErrUnauthorized) || strings.Contains(err.Error(), "guess") {
 		t.Errorf("wrong password: %v", err)
@@ -469,7 +468,7 @@ func TestCredentialsAreGivenToNobodyElse(t *testing.T) {
 	}))
 	t.Cleanup(thief.Close)
 	from, to := newFakeRegistry(t), newFakeRegistry(t)
-	config := writeDockerConfig(t, from.host(), "release", "secret")
+	config := writeDockerConfig(t, from.host(), "secret")
 	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = config })
 
 	challenge := fmt.Sprintf(`Bearer realm=%q`, thief.URL+"/token")

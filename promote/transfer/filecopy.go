@@ -37,6 +37,13 @@ func (c *Client) copyFile(ctx context.Context, what *FileCopy) (FileCopied, erro
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return FileCopied{}, err
 	}
+	if store, ok := what.To.(*webStore); ok {
+		// The source need not even have it any more.
+		file, done, err := store.mount(ctx, what.Name, what.SHA256, what.Overwrite)
+		if done || err != nil {
+			return FileCopied{FileInfo: file}, err
+		}
+	}
 	info, err := what.From.Stat(ctx, what.Name)
 	if err != nil {
 		return FileCopied{}, err

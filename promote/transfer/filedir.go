@@ -51,6 +51,10 @@ func (s *dirStore) open(name string) (*os.Root, error) {
 	return root, nil
 }
 
+// closeRoot closes a directory that was only read through; there is nothing to
+// lose.
+func closeRoot(root *os.Root) { _ = root.Close() }
+
 // dirError gives an error of the file system its kind.
 func dirError(err error) error {
 	if _, ok := errors.AsType[*Error](err); err == nil || ok {
@@ -72,7 +76,7 @@ func (s *dirStore) Stat(_ context.Context, name string) (FileInfo, error) {
 	if err != nil {
 		return FileInfo{}, err
 	}
-	defer root.Close()
+	defer closeRoot(root)
 	return statFile(root, name)
 }
 
@@ -93,7 +97,7 @@ func (s *dirStore) Open(_ context.Context, name string, offset int64) (io.ReadCl
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer closeRoot(root)
 	if _, err := statFile(root, name); err != nil { // opening a pipe would wait
 		return nil, err
 	}
@@ -110,14 +114,14 @@ func (s *dirStore) Open(_ context.Context, name string, offset int64) (io.ReadCl
 
 // Put implements [FileStore].
 func (s *dirStore) Put(ctx context.Context, file FileInfo, overwrite bool, r io.Reader) error {
-	if err := os.MkdirAll(s.base, 0o755); err != nil {
+	if err := os.MkdirAll(s.base, 0o755); err != nil { //nolint:gosec // a file store is to be read by servers
 		return dirError(err)
 	}
 	root, err := s.open(file.Name)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer closeRoot(root)
 	if done, err := s.compare(ctx, file, overwrite); done || err != nil {
 		return err
 	}
@@ -228,7 +232,7 @@ func (s *dirStore) Delete(_ context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer closeRoot(root)
 	if info, err := root.Lstat(name); err == nil && info.IsDir() {
 		return failf(ErrNotFound, "%s is no file, but a directory", name)
 	}
@@ -259,10 +263,13 @@ func (s *dirStore) List(ctx context.Context, prefix string) iter.Seq2[FileInfo, 
 // names go on with a character before the slash.
 func (s *dirStore) walk(ctx context.Context, prefix string) ([]FileInfo, error) {
 	root, err := os.OpenRoot(s.base)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // as a bucket without files
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer closeRoot(root)
 	var files []FileInfo
 	err = fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {

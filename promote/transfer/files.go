@@ -31,7 +31,7 @@ type FileStore interface {
 	// Delete removes a file. Errors: ErrNotFound.
 	Delete(ctx context.Context, name string) error
 	// List gives the files whose names begin with prefix, sorted. SHA256 is
-	// not told. It ends with the first error. Errors: ErrUnsupported when the
+	// told where listing tells it. It ends with the first error. Errors: ErrUnsupported when the
 	// store cannot be listed.
 	List(ctx context.Context, prefix string) iter.Seq2[FileInfo, error]
 	// String is the store's URL, without secrets.
@@ -74,6 +74,26 @@ type FileCopied struct {
 // key GS_ACCESS_KEY_ID and GS_SECRET_ACCESS_KEY. Without any, requests are
 // anonymous. Errors: ErrUnsupported.
 func (c *Client) OpenFileStore(_ context.Context, location string) (FileStore, error) {
+	c.mu.Lock()
+	known := c.stores[location]
+	c.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	store, err := c.newFileStore(location)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known = c.stores[location]; known != nil {
+		return known, nil
+	}
+	c.stores[location] = store
+	return store, nil
+}
+
+func (c *Client) newFileStore(location string) (FileStore, error) {
 	scheme, rest, found := strings.Cut(location, "://")
 	switch {
 	case !found:

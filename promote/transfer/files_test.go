@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,8 +20,11 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/opencontainers/go-digest"
 
+	"entrepot/blobstore"
 	"entrepot/e2e/testenv"
 	"entrepot/promote/transfer"
+	"entrepot/registry"
+	"entrepot/registry/filestore"
 )
 
 // openStore opens a store or fails the test.
@@ -78,6 +82,11 @@ func TestFileStores(t *testing.T) {
 		client := newClient(t, func(c *transfer.Config) { c.DockerConfig = web.login(t) })
 		testStore(t, client, openStore(t, client, web.url()+"/"))
 	})
+	t.Run("origin", func(t *testing.T) {
+		origin := newOrigin(t)
+		client := newClient(t)
+		testStore(t, client, openStore(t, client, origin.URL+"/files"))
+	})
 	t.Run("bucket", func(t *testing.T) {
 		server := testenv.StartMinIO(t)
 		client := bucketClient(t, server)
@@ -90,11 +99,63 @@ func TestFileStores(t *testing.T) {
 	})
 }
 
+// newOrigin serves a real file store, which anybody may write.
+func newOrigin(t *testing.T) *httptest.Server {
+	t.Helper()
+	dir, err := blobstore.OpenDir(filepath.Join(t.TempDir(), "store"), blobstore.DirConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dir.Close() })
+	store, err := filestore.New(filestore.Config{Store: dir, Prefix: "/files", Authorizer: registry.Anyone{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(store)
+	t.Cleanup(server.Close)
+	return server
+}
+
+func TestWhatAnOriginHasNeedsNoSource(t *testing.T) {
+	client, from := newClient(t), t.TempDir()
+	origin := openStore(t, client, newOrigin(t).URL+"/files")
+	source := filepath.Join(from, "v1")
+	if err := os.WriteFile(source, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copyTo := func(name string) (transfer.FileCopied, error) {
+		return client.CopyFile(t.Context(), transfer.FileCopy{
+			From: openStore(t, client, "file://"+from), To: origin, Name: name, SHA256: digest.FromString("content"),
+		})
+	}
+	if _, err := copyTo("v1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(source); err != nil {
+		t.Fatal(err)
+	}
+	got, err := copyTo("stable")
+	if err != nil || got.Size != 7 || got.Name != "stable" || got.SHA256 != digest.FromString("content") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if content := read(t, origin, "stable", 0); content != "content" {
+		t.Errorf("stable has %q", content)
+	}
+	if _, err := origin.Stat(t.Context(), "blobs"); !errors.Is(err, transfer.ErrNotFound) {
+		t.Errorf("Stat of no file: %v", err)
+	}
+}
+
 // testStore is what every store does.
 func testStore(t *testing.T, client *transfer.Client, store transfer.FileStore) {
 	ctx := t.Context()
 	if _, err := store.Stat(ctx, "v1/tool"); !errors.Is(err, transfer.ErrNotFound) {
 		t.Fatalf("Stat of nothing: %v", err)
+	}
+	for info, err := range store.List(ctx, "v1/") {
+		if !errors.Is(err, transfer.ErrUnsupported) {
+			t.Errorf("List of nothing: %+v, %v", info, err)
+		}
 	}
 	if _, err := store.Open(ctx, "v1/tool", 0); !errors.Is(err, transfer.ErrNotFound) {
 		t.Errorf("Open of nothing: %v", err)
@@ -151,6 +212,14 @@ func testStore(t *testing.T, client *transfer.Client, store transfer.FileStore) 
 	}
 	testList(t, store)
 	testOneWinner(t, store)
+	for _, folder := range []string{"v1", "v1/a dir+é"} {
+		if _, err := store.Stat(ctx, folder); !errors.Is(err, transfer.ErrNotFound) {
+			t.Errorf("Stat of the folder %s: %v", folder, err)
+		}
+		if _, err := store.Open(ctx, folder, 0); !errors.Is(err, transfer.ErrNotFound) {
+			t.Errorf("Open of the folder %s: %v", folder, err)
+		}
+	}
 	if err := store.Delete(ctx, "v1/tool"); err != nil {
 		t.Error(err)
 	}
@@ -200,7 +269,7 @@ func testOneWinner(t *testing.T, store transfer.FileStore) {
 		})
 	}
 	group.Wait()
-	if _, isWeb := strings.CutPrefix(store.String(), "http://"); !isWeb && won.Load() != 1 {
+	if won.Load() != 1 {
 		t.Errorf("%d writers of different content wrote one name", won.Load())
 	}
 	if err := store.Delete(t.Context(), "race"); err != nil {
@@ -399,7 +468,7 @@ func TestFilesSurviveABrokenSourceAndABrokenDestination(t *testing.T) {
 func TestAWrongPasswordIsToldWithoutIt(t *testing.T) {
 	web := newFakeWebStore(t)
 	host := strings.TrimPrefix(web.URL, "http://")
-	for _, config := range []string{writeDockerConfig(t, host, "release", "guess"), t.TempDir() + "/none.json"} {
+	for _, config := range []string{writeDockerConfig(t, host, "guess"), t.TempDir() + "/none.json"} {
 		client := newClient(t, func(c *transfer.Config) { c.DockerConfig = config })
 		store := openStore(t, client, web.url())
 		if err := put(t.Context(), store, "tool", "content", false); !errors.Is(err, transfer.ErrUnauthorized) || strings.Contains(err.Error(), "guess") {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net/http"
 	"net/url"
 	"strings"
@@ -50,6 +49,9 @@ func (s *webStore) Stat(ctx context.Context, name string) (FileInfo, error) {
 	a, err := s.host.fetch(ctx, req, 0)
 	if err != nil {
 		return FileInfo{}, err
+	}
+	if strings.HasSuffix(a.path, "/") {
+		return FileInfo{}, failf(ErrNotFound, "%s: is a folder", req.what())
 	}
 	return describe(name, a.length, a.header), nil
 }
@@ -98,6 +100,9 @@ func (s *webStore) Open(ctx context.Context, name string, offset int64) (io.Read
 
 // place makes an answer's body begin at an offset.
 func (s *webStore) place(resp *http.Response, req *request, offset int64) error {
+	if strings.HasSuffix(resp.Request.URL.Path, "/") {
+		return failf(ErrNotFound, "%s: is a folder", req.what())
+	}
 	start := int64(0)
 	if resp.StatusCode == http.StatusPartialContent {
 		var ok bool
@@ -154,12 +159,12 @@ func (s *webStore) refusedPut(ctx context.Context, file FileInfo, err error) err
 	told, ok := errors.AsType[*Error](err)
 	switch {
 	case !ok:
-	case told.Kind == ErrRateLimited:
+	case told.is(ErrRateLimited):
 		if told.RetryAfter > s.host.cfg.MaxPause {
 			return failf(ErrRefused, "%w", told.Err)
 		}
 		s.host.limited(told)
-	case told.Kind == ErrConflict:
+	case told.is(ErrConflict):
 		// Somebody may have written the same.
 		if there, statErr := s.client.SumFile(ctx, s, file.Name, false); statErr == nil && there.SHA256 == file.SHA256 {
 			return nil
@@ -195,13 +200,6 @@ func (s *webStore) write(ctx context.Context, method, name string) (*request, er
 		req.header.Set("Authorization", "Basic "+basic)
 	}
 	return req, nil
-}
-
-// List implements [FileStore].
-func (s *webStore) List(context.Context, string) iter.Seq2[FileInfo, error] {
-	return func(yield func(FileInfo, error) bool) {
-		yield(FileInfo{}, failf(ErrUnsupported, "%s cannot be listed: name its bucket or directory instead", s))
-	}
 }
 
 // formatReprDigest writes a sha256 as the value of Repr-Digest (RFC 9530,

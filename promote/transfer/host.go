@@ -108,7 +108,7 @@ func (h *host) do(ctx context.Context, r *request) (*http.Response, error) {
 	}
 	defer resp.Body.Close()
 	told := statusError(resp)
-	if told.Kind != ErrRateLimited && told.Kind != ErrUnavailable {
+	if !told.is(ErrRateLimited, ErrUnavailable) {
 		h.gate.well()
 	}
 	told.Err = fmt.Errorf("%s: %w", r.what(), told.Err)

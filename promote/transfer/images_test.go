@@ -84,15 +84,15 @@ func (p *pusher) image(subject *ocispec.Descriptor, tag string, texts ...string)
 	return p.manifest(m.MediaType, m, tag)
 }
 
-// index is an image for two platforms, which share a layer.
-func (p *pusher) index(name, tag string) ocispec.Descriptor {
+// index is the image v1 for two platforms, which share a layer.
+func (p *pusher) index() ocispec.Descriptor {
 	p.t.Helper()
 	return p.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{
 		MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{
-			p.image(nil, "", "shared by all", name+" amd64"), p.image(nil, "", "shared by all", name+" arm64"),
+			p.image(nil, "", "shared by all", "app amd64"), p.image(nil, "", "shared by all", "app arm64"),
 		},
-	}, tag)
+	}, "v1")
 }
 
 func ofRepo(f *fakeRegistry, name string) transfer.Repository {
@@ -127,7 +127,7 @@ func TestCopyBringsTheWholeImageWithAllThatIsAboutIt(t *testing.T) {
 			from, to := newFakeRegistry(t), newFakeRegistry(t)
 			from.referrersAPI, to.referrersAPI = api.from, api.to
 			p := from.pusher(t, "staging/app")
-			root := p.index("app", "v1")
+			root := p.index()
 			sbom := p.image(&root, "", "a bill of materials")
 			signed := p.image(&sbom, "", "a signature of the bill")
 			if !api.from {
@@ -183,7 +183,7 @@ func TestCopyBringsTheWholeImageWithAllThatIsAboutIt(t *testing.T) {
 
 func TestCopyOfWhatIsThereAsksOnly(t *testing.T) {
 	from, to := newFakeRegistry(t), newFakeRegistry(t)
-	root := from.pusher(t, "app").index("app", "v1")
+	root := from.pusher(t, "app").index()
 	what := transfer.Copy{From: ofRepo(from, "app"), To: ofRepo(to, "app"), Digest: root.Digest}
 	if _, err := newClient(t).Copy(t.Context(), what); err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func TestCopyOfWhatIsThereAsksOnly(t *testing.T) {
 
 func TestBlobsAreMountedWhereTheRegistryHoldsThem(t *testing.T) {
 	reg := newFakeRegistry(t)
-	root := reg.pusher(t, "staging/app").index("app", "v1")
+	root := reg.pusher(t, "staging/app").index()
 	other := newFakeRegistry(t)
 	var counters transfer.Counters
 	client := newClient(t, func(c *transfer.Config) { c.Progress = &counters })
@@ -236,7 +236,7 @@ func TestBlobsAreSentWhereTheRegistryMountsNone(t *testing.T) {
 	reg := newFakeRegistry(t)
 	reg.mounts = false
 	p := reg.pusher(t, "staging/app")
-	root := p.index("app", "v1")
+	root := p.index()
 	if _, err := newClient(t).Copy(t.Context(), transfer.Copy{From: ofRepo(reg, "staging/app"), To: ofRepo(reg, "prod/app"), Digest: root.Digest}); err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestListsAreReadPageByPage(t *testing.T) {
 func TestAnImageForManyDestinationsIsReadOnce(t *testing.T) {
 	from := newFakeRegistry(t)
 	p := from.pusher(t, "app")
-	root := p.index("app", "v1")
+	root := p.index()
 	p.image(&root, "", "a bill of materials")
 	client := newClient(t)
 	for range 3 {
@@ -340,7 +340,7 @@ func TestIndexesOfBuildCachesNameBlobs(t *testing.T) {
 func TestVerifyFindsEveryWrongBlob(t *testing.T) {
 	reg := newFakeRegistry(t)
 	p := reg.pusher(t, "app")
-	root := p.index("app", "v1")
+	root := p.index()
 	client := newClient(t)
 	if err := client.Verify(t.Context(), ofRepo(reg, "app"), root.Digest); err != nil {
 		t.Fatal(err)
@@ -361,7 +361,7 @@ func TestBlobsAreReadWhereTheRegistryRedirectsTo(t *testing.T) {
 	root := from.pusher(t, "app").image(nil, "v1", "layer")
 	storage.pusher(t, "app").image(nil, "", "layer")
 	var leaked atomic.Bool
-	storage.fault = func(w http.ResponseWriter, r *http.Request) bool {
+	storage.fault = func(_ http.ResponseWriter, r *http.Request) bool {
 		leaked.Store(leaked.Load() || r.Header.Get("Authorization") != "")
 		return false
 	}
@@ -371,13 +371,13 @@ func TestBlobsAreReadWhereTheRegistryRedirectsTo(t *testing.T) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
 			w.WriteHeader(http.StatusUnauthorized)
 		case strings.Contains(r.URL.Path, "/blobs/"):
-			http.Redirect(w, r, storage.URL+r.URL.Path, http.StatusTemporaryRedirect)
+			redirect(w, storage.URL+r.URL.Path)
 		default:
 			return false
 		}
 		return true
 	}
-	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = writeDockerConfig(t, from.host(), "release", "secret") })
+	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = writeDockerConfig(t, from.host(), "secret") })
 	if err := copyApp(t, client, from, to, root.Digest); err != nil {
 		t.Fatal(err)
 	}
@@ -388,7 +388,7 @@ func TestBlobsAreReadWhereTheRegistryRedirectsTo(t *testing.T) {
 
 	to.fault = func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPut {
-			http.Redirect(w, r, storage.URL+r.URL.Path, http.StatusTemporaryRedirect)
+			redirect(w, storage.URL+r.URL.Path)
 			return true
 		}
 		return false

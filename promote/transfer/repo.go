@@ -76,7 +76,7 @@ func (r *repo) resolve(ctx context.Context, reference string) (ocispec.Descripto
 		return d, nil
 	}
 	told, ok := errors.AsType[*Error](err)
-	if err != nil && (!ok || told.Kind != ErrRefused) {
+	if err != nil && (!ok || !told.is(ErrRefused)) {
 		return ocispec.Descriptor{}, err
 	}
 	// The answer to a HEAD says too little, or is none.
@@ -146,7 +146,7 @@ func (r *repo) put(ctx context.Context, reference string, m *manifest) error {
 // writing makes an error of writing one that does not look as if the source
 // lacked something.
 func writing(err error) error {
-	if told, ok := errors.AsType[*Error](err); ok && told.Kind == ErrNotFound {
+	if told, ok := errors.AsType[*Error](err); ok && told.is(ErrNotFound) {
 		return &Error{Kind: ErrRefused, Status: told.Status, Err: told.Err}
 	}
 	return err
@@ -166,7 +166,9 @@ func (r *repo) tags(ctx context.Context) ([]string, error) {
 	req.url.RawQuery = "n=1000"
 	var tags []string
 	err := r.host.pages(ctx, req, func(page []byte) error {
-		var list struct{ Tags []string }
+		var list struct {
+			Tags []string `json:"tags"`
+		}
 		if err := json.Unmarshal(page, &list); err != nil {
 			return err
 		}
@@ -185,7 +187,9 @@ func (h *host) catalog(ctx context.Context) ([]string, error) {
 	}
 	var names []string
 	err := h.pages(ctx, req, func(page []byte) error {
-		var list struct{ Repositories []string }
+		var list struct {
+			Repositories []string `json:"repositories"`
+		}
 		if err := json.Unmarshal(page, &list); err != nil {
 			return err
 		}

@@ -43,13 +43,13 @@ func (h *host) retry(ctx context.Context, attempt func() error) error {
 		switch {
 		case ctx.Err() != nil, !ok:
 			return err
-		case told.Kind == ErrRateLimited:
+		case told.is(ErrRateLimited):
 			limited++
 			if told.RetryAfter > h.cfg.MaxPause || limited >= limitedFactor*h.cfg.Attempts {
 				return fmt.Errorf("%w (%d attempts)", err, failed+limited)
 			}
 			h.limited(told)
-		case told.Kind == ErrUnavailable:
+		case told.is(ErrUnavailable):
 			failed++
 			if failed >= h.cfg.Attempts || told.RetryAfter > h.cfg.MaxPause {
 				return fmt.Errorf("%w (%d attempts)", err, failed+limited)
@@ -88,7 +88,7 @@ func (f final) orNil() error {
 // backoff is the pause after a number of failures.
 func (c *Config) backoff(failed int) time.Duration {
 	most := min(c.FirstBackoff<<min(failed-1, 16), maxBackoff)
-	return most/2 + rand.N(most/2+1)
+	return most/2 + rand.N(most/2+1) //nolint:gosec // no secret
 }
 
 // answer is what a request without a large body came to.
@@ -97,6 +97,7 @@ type answer struct {
 	status int
 	length int64 // Content-Length, -1 when there is none
 	body   []byte
+	path   string // where redirects led to
 }
 
 // fetch makes a request until it is answered and reads the answer, at most
@@ -125,7 +126,7 @@ func (h *host) fetch(ctx context.Context, r *request, limit int64) (*answer, err
 		if resp.ContentLength > int64(body.Len()) && r.method != http.MethodHead {
 			return failf(ErrUnavailable, "%s: the answer ended after %d of %d bytes", r.what(), body.Len(), resp.ContentLength)
 		}
-		a = &answer{header: resp.Header, status: resp.StatusCode, length: resp.ContentLength, body: body.Bytes()}
+		a = &answer{header: resp.Header, status: resp.StatusCode, length: resp.ContentLength, body: body.Bytes(), path: resp.Request.URL.Path}
 		return nil
 	})
 	return a, err
@@ -168,7 +169,10 @@ func refusal(resp *http.Response) error {
 	status := fmt.Sprintf("answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	var told struct {
-		Errors []struct{ Code, Message string }
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
 	}
 	if err != nil || json.Unmarshal(content, &told) != nil || len(told.Errors) == 0 {
 		return errors.New(status)

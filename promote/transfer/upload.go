@@ -221,8 +221,8 @@ func (u *upload) fresh(err error) error {
 	if !ok {
 		return err
 	}
-	lost := told.Kind == ErrNotFound || told.Status == http.StatusRequestedRangeNotSatisfiable
-	if lost || u.used && told.Kind == ErrRefused {
+	lost := told.is(ErrNotFound) || told.Status == http.StatusRequestedRangeNotSatisfiable
+	if lost || u.used && told.is(ErrRefused) {
 		u.session = nil
 		return &Error{Kind: ErrUnavailable, Status: told.Status, Err: told.Err}
 	}
@@ -311,7 +311,7 @@ func parseUploadRange(text string) (int64, bool) {
 	if n == 0 {
 		return 0, true
 	}
-	return int64(n) + 1, true //nolint:gosec // 62 bits fit
+	return int64(n) + 1, true
 }
 
 // takeSlots takes a slot of each, in this order everywhere.
