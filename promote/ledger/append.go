@@ -193,15 +193,16 @@ func (l *Log) replaceCheckpoint(ctx context.Context, version Version, checkpoint
 		}
 		var there Checkpoint
 		there, version, err = l.cfg.readCheckpoint(ctx, l.storage, "")
-		if errors.Is(err, ErrNotExist) {
+		switch {
+		case errors.Is(err, ErrNotExist): // it is being written
 			version = ""
-			continue
-		}
-		if err != nil {
+		case err != nil:
 			return err
-		}
-		if there.Size >= checkpoint.Size {
+		case there.Size >= checkpoint.Size:
 			return nil
+		}
+		if err := pause(ctx, rand.N(conflictPause)); err != nil { //nolint:gosec // no secret
+			return err
 		}
 	}
 }

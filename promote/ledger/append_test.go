@@ -226,6 +226,72 @@ func TestACrashAtAnyWriteLosesNothingAndTheNextAppendGoesOn(t *testing.T) {
 	}
 }
 
+// hooked is a storage that calls a function around each swap.
+type hooked struct {
+	Storage
+	before func(path string)
+	after  func(path string, err error) error
+}
+
+func (h *hooked) Swap(ctx context.Context, path string, old Version, data []byte) error {
+	if h.before != nil {
+		h.before(path)
+	}
+	err := h.Storage.Swap(ctx, path, old, data)
+	if h.after != nil {
+		err = h.after(path, err)
+	}
+	return err
+}
+
+// An applier that sleeps between committing and publishing wakes up when others
+// have finished its work and gone on. It must not put its older checkpoint over
+// theirs.
+func TestASlowApplierDoesNotRollTheCheckpointBack(t *testing.T) {
+	dir, key := NewDir(t.TempDir()), testKey(t)
+	others := openLog(t, dir, key)
+	slept := false
+	slow := openLog(t, &hooked{Storage: dir, before: func(path string) {
+		if path == checkpointPath && !slept {
+			slept = true
+			mustAppend(t, others, namesFrom(100, 300)...)
+		}
+	}}, key)
+	entries := mustAppend(t, slow, namesFrom(0, 5)...)
+	if len(entries) != 5 || entries[4].Sequence != 4 {
+		t.Errorf("the slow one appended %+v", entries)
+	}
+	if n := mustVerify(t, dir, key).State.Len(); n != 305 {
+		t.Errorf("%d entries, want 305", n)
+	}
+	mustAppend(t, slow, namesFrom(500, 1)...)
+	if n := mustVerify(t, dir, key).State.Len(); n != 306 {
+		t.Errorf("%d entries, want 306", n)
+	}
+}
+
+// A client of S3 sends a request again when its answer is lost, and is then
+// told that it conflicts: with itself.
+func TestACommitWhoseAnswerWasLostIsNotMadeTwice(t *testing.T) {
+	for _, answer := range []error{ErrConflict, errors.New("connection reset by peer")} {
+		dir, key := NewDir(t.TempDir()), testKey(t)
+		decided := 0
+		l := openLog(t, &hooked{Storage: dir, after: func(path string, err error) error {
+			if path == headPath {
+				return answer
+			}
+			return err
+		}}, key)
+		entries, err := l.Append(t.Context(), func(*State) ([]Entry, error) { decided++; return namesFrom(0, 3), nil })
+		if err != nil || len(entries) != 3 || decided != 1 {
+			t.Errorf("answer %v: appended %d entries in %d decisions, %v", answer, len(entries), decided, err)
+		}
+		if n := mustVerify(t, dir, key).State.Len(); n != 3 {
+			t.Errorf("answer %v: %d entries, want 3", answer, n)
+		}
+	}
+}
+
 func TestADecisionIsMadeAnewWhenSomebodyElseWasFirst(t *testing.T) {
 	dir, key := NewDir(t.TempDir()), testKey(t)
 	mine, theirs := openLog(t, dir, key), openLog(t, dir, key)

@@ -85,7 +85,7 @@ func (b *stateBuilder) addEntry(e Entry, now time.Time) (leaf []byte, err error)
 	if err := e.check(false); err != nil {
 		return nil, fmt.Errorf("entry about %q: %w", e.Name, err)
 	}
-	leaf = appendLeaf(nil, &e, s.leafSet(&e))
+	leaf = encodeLeaf(&e, s.leafSet(&e))
 	if len(leaf) > maxLeaf {
 		return nil, fmt.Errorf("entry about %q: its leaf has %d bytes, more than the %d allowed", e.Name, len(leaf), maxLeaf)
 	}
@@ -104,7 +104,7 @@ func (s *State) leafSet(e *Entry) leafSet {
 // leaf is the leaf of an entry that the state has.
 func (s *State) leaf(sequence uint64) []byte {
 	e := &s.entries[sequence]
-	return appendLeaf(nil, e, s.leafSet(e))
+	return encodeLeaf(e, s.leafSet(e))
 }
 
 // apply adds an entry that is valid and the next, of the i-th set.

@@ -220,7 +220,7 @@ func (f *Follower) complain(err error) {
 		f.complaint = nil
 		return
 	}
-	same := f.complaint != nil && refusal(f.complaint) == refusal(err)
+	same := f.complaint != nil && errors.Is(refusal(f.complaint), refusal(err))
 	if same && time.Since(f.complained) < complainAgain {
 		return
 	}

@@ -102,7 +102,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	_, _ = w.Write(data) // the client may be gone
+	_, _ = w.Write(data) //nolint:gosec // no browser takes these types for HTML; and the client may be gone
 }
 
 func isTilePath(path string) bool {

@@ -75,14 +75,14 @@ func writeNew(file, text string, mode os.FileMode) error {
 
 // LoadKey reads a private or a public key file.
 func LoadKey(file string) (Key, error) {
-	info, err := os.Stat(file)
+	info, err := os.Stat(file) //nolint:gosec // the operator names it
 	if err != nil {
 		return Key{}, fmt.Errorf("loading a ledger key: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
 		return Key{}, fmt.Errorf("loading a ledger key: %s is no key file", file)
 	}
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(file) //nolint:gosec // the operator names it
 	if err != nil {
 		return Key{}, fmt.Errorf("loading a ledger key: %w", err)
 	}

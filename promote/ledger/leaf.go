@@ -27,11 +27,12 @@ type leafSet struct {
 	leaf   uint64
 }
 
-// appendLeaf appends an entry as its leaf in the log: JSON in the canonical
+// encodeLeaf is an entry as its leaf in the log: JSON in the canonical
 // form of RFC 8785 (keys sorted, no space, minimal escapes), without what is
 // empty. One entry has one encoding, so that whoever has the entry can tell the
 // hash of its leaf.
-func appendLeaf(b []byte, e *Entry, set leafSet) []byte {
+func encodeLeaf(e *Entry, set leafSet) []byte {
+	b := make([]byte, 0, 512)
 	text := func(key, value string) {
 		if value != "" {
 			b = append(b, key...)
@@ -90,7 +91,7 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// leafReader reads leaves. It takes only what appendLeaf writes, byte for byte,
+// leafReader reads leaves. It takes only what encodeLeaf writes, byte for byte,
 // so that nothing can hide in an encoding; and it is many times faster than
 // reading any JSON would be.
 type leafReader struct {

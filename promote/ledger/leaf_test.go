@@ -22,7 +22,7 @@ func fullEntry() Entry {
 func TestALeafIsCanonicalJSON(t *testing.T) {
 	e := fullEntry()
 	e.Destinations = []string{"a.example.org/x", "b.example.org"}
-	leaf := string(appendLeaf(nil, &e, leafSet{}))
+	leaf := string(encodeLeaf(&e, leafSet{}))
 	want := `{"action":"set","destinations":["a.example.org/x","b.example.org"],"digest":"` + string(e.Digest) +
 		`","kind":"image","mediaType":"application/vnd.oci.image.index.v1+json","name":"coredns:v1.9.3","previous":"` + string(e.Previous) +
 		`","project":"coredns","reason":"quotes \" and \\, a tab\t, a newline\n, \u0001, <&>, ü, ` + "\u2028" + `, 🚢"` +
@@ -30,7 +30,9 @@ func TestALeafIsCanonicalJSON(t *testing.T) {
 	if leaf != want {
 		t.Errorf("the leaf is\n%s\nwant\n%s", leaf, want)
 	}
-	var decoded struct{ Reason string }
+	var decoded struct {
+		Reason string `json:"reason"`
+	}
 	if err := json.Unmarshal([]byte(leaf), &decoded); err != nil || decoded.Reason != e.Reason {
 		t.Errorf("any JSON reader reads %q, %v", decoded.Reason, err)
 	}
@@ -41,13 +43,13 @@ func TestALeafIsReadAsItWasWritten(t *testing.T) {
 	revoke := Entry{Action: Revoke, Name: string(testDigest("bad")), Digest: testDigest("bad"), Time: someTime, Reason: "CVE"}
 	for _, e := range []Entry{full, small, revoke} {
 		var r leafReader
-		got, set, err := r.read(appendLeaf(nil, &e, leafSet{}))
+		got, set, err := r.read(encodeLeaf(&e, leafSet{}))
 		if err != nil || set.refers || !reflect.DeepEqual(got, e) {
 			t.Errorf("read %+v, %v, %v\nwant %+v", got, set, err, e)
 		}
 	}
 	var r leafReader
-	_, set, err := r.read(appendLeaf(nil, &full, leafSet{refers: true, leaf: 7}))
+	_, set, err := r.read(encodeLeaf(&full, leafSet{refers: true, leaf: 7}))
 	if err != nil || !set.refers || set.leaf != 7 {
 		t.Errorf("read a reference as %v, %v", set, err)
 	}
@@ -57,7 +59,7 @@ func TestALeafIsReadAsItWasWritten(t *testing.T) {
 func TestALeafInAnyOtherFormIsCorrupt(t *testing.T) {
 	e := fullEntry()
 	e.Reason = "why"
-	leaf := string(appendLeaf(nil, &e, leafSet{}))
+	leaf := string(encodeLeaf(&e, leafSet{}))
 	bad := map[string]string{
 		"a space":           strings.Replace(leaf, `,"digest"`, `, "digest"`, 1),
 		"a space behind":    leaf + " ",
@@ -100,8 +102,8 @@ func TestALeafInAnyOtherFormIsCorrupt(t *testing.T) {
 // Whatever is read is written as the same bytes again: nothing hides in a leaf.
 func FuzzLeaf(f *testing.F) {
 	e := fullEntry()
-	f.Add(appendLeaf(nil, &e, leafSet{}))
-	f.Add(appendLeaf(nil, &e, leafSet{refers: true, leaf: 3}))
+	f.Add(encodeLeaf(&e, leafSet{}))
+	f.Add(encodeLeaf(&e, leafSet{refers: true, leaf: 3}))
 	f.Add([]byte(`{"action":"delete","destinations":["a\\\"b"],"sequence":0,"time":"2026-11-23T10:00:00.120Z"}`))
 	f.Fuzz(func(t *testing.T, leaf []byte) {
 		var r leafReader
@@ -112,7 +114,7 @@ func FuzzLeaf(f *testing.F) {
 			}
 			return
 		}
-		if again := appendLeaf(nil, &e, set); string(again) != string(leaf) {
+		if again := encodeLeaf(&e, set); string(again) != string(leaf) {
 			t.Errorf("read\n%s\nand would write\n%s", leaf, again)
 		}
 		if !json.Valid(leaf) {

@@ -9,6 +9,13 @@
 // a node's state in step with a log elsewhere and refuses one that was forked,
 // rolled back or signed by anyone else. [Verify] audits all of a log.
 //
+// The objects are "checkpoint", "tile/<level>/<n>" and "tile/entries/<n>", with
+// ".p/<width>" behind those that are not full. An entry's leaf is JSON in the
+// canonical form of RFC 8785, with the keys action, destinations, digest, kind,
+// mediaType, name, previous, project, reason, revision, sequence, size and time
+// as far as they are not empty; where destinations is a number, they are those
+// of the entry with that sequence. One more object, "head", is for appliers only.
+//
 // The ledger records decisions. It neither reads nor writes registries, and
 // does not judge whether a promotion was right.
 package ledger

@@ -50,8 +50,8 @@ const (
 	s3Attempts = 4
 	s3Backoff  = 100 * time.Millisecond
 
-	// tornAttempts are made again, each after tornPause, while what is read is
-	// being replaced.
+	// tornAttempts are made again, each after tornPause, while an object is
+	// being replaced or written, and shows in part.
 	tornAttempts = 100
 	tornPause    = 20 * time.Millisecond
 )
@@ -176,18 +176,31 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 
 // Create is [Storage].
 func (s *S3) Create(ctx context.Context, path string, data []byte) error {
-	err := s.put(ctx, path, "", data)
-	if errors.Is(err, ErrConflict) {
-		there, _, readErr := s.Read(ctx, path, "")
-		if readErr == nil && bytes.Equal(there, data) {
-			return nil
-		}
-		err = errors.Join(err, readErr)
-	}
-	if err != nil {
+	if err := s.create(ctx, path, data); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
+}
+
+func (s *S3) create(ctx context.Context, path string, data []byte) error {
+	for attempt := 0; ; attempt++ {
+		err := s.put(ctx, path, "", data)
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+		there, _, readErr := s.Read(ctx, path, "")
+		switch {
+		case readErr == nil && bytes.Equal(there, data):
+			return nil
+		case errors.Is(readErr, ErrNotExist) && attempt < tornAttempts:
+			// Somebody else is writing it, whose metadata are there already.
+			if err := pause(ctx, tornPause); err != nil {
+				return err
+			}
+		default:
+			return errors.Join(err, readErr)
+		}
+	}
 }
 
 // Swap is [Storage].

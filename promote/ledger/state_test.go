@@ -118,9 +118,9 @@ func TestAStateIsWhatItWasAtATime(t *testing.T) {
 	content := func(s *State) string {
 		e, _ := s.LookupFull("r.example.org/a:1")
 		_, revoked := s.Revoked(testDigest("one"))
-		return fmt.Sprintf("%d %s %v %v", s.Len(), e.Action, e.Digest == testDigest("two"), revoked)
+		return fmt.Sprintf("%d %s moved:%v revoked:%v", s.Len(), e.Action, e.Digest == testDigest("two"), revoked)
 	}
-	for sequence, want := range []string{"1 set false false", "2 set true false", "3 set true true", "4 delete false true"} {
+	for sequence, want := range []string{"1 set moved:false revoked:false", "2 set moved:true revoked:false", "3 set moved:true revoked:true", "4 delete moved:false revoked:true"} {
 		if got := content(s.AsOf(uint64(sequence))); got != want {
 			t.Errorf("as of %d: %s, want %s", sequence, got, want)
 		}
@@ -134,7 +134,7 @@ func TestAStateIsWhatItWasAtATime(t *testing.T) {
 	if n := s.AsOfTime(someTime.Add(-1)).Len(); n != 0 {
 		t.Errorf("%d entries before the first", n)
 	}
-	if got := content(s.AsOf(1000)); got != "4 delete false true" {
+	if got := content(s.AsOf(1000)); got != "4 delete moved:false revoked:true" {
 		t.Errorf("as of a sequence to come: %s", got)
 	}
 }

@@ -110,7 +110,7 @@ func TestABundleThatIsCutShortIsCorrupt(t *testing.T) {
 		bundle = appendToBundle(bundle, fmt.Appendf(nil, "entry %d", i))
 	}
 	all := func(int, []byte) error { return nil }
-	for n := range len(bundle) {
+	for n := range bundle {
 		if err := splitBundle(bundle[:n], 3, true, all); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("the first %d bytes: %v, want ErrCorrupt", n, err)
 		}

@@ -210,7 +210,7 @@ func TestAnExtensionProofConnectsTwoCheckpoints(t *testing.T) {
 
 func FuzzCheckpoint(f *testing.F) {
 	key := testKey(f)
-	checkpoint, err := signCheckpoint(key.Signer, 12, (new(tree)).root())
+	checkpoint, err := signCheckpoint(key.Signer, 12, new(tree).root())
 	if err != nil {
 		f.Fatal(err)
 	}
