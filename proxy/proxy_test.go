@@ -246,9 +246,9 @@ func (n *testNode) get(t *testing.T, path string, header ...string) got {
 	return request(t, http.MethodGet, n.Server.URL+path, header...)
 }
 
-func (n *testNode) head(t *testing.T, path string, header ...string) got {
+func (n *testNode) head(t *testing.T, path string) got {
 	t.Helper()
-	return request(t, http.MethodHead, n.Server.URL+path, header...)
+	return request(t, http.MethodHead, n.Server.URL+path)
 }
 
 func request(t *testing.T, method, url string, header ...string) got {
