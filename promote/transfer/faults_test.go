@@ -472,7 +472,7 @@ func TestCredentialsAreGivenToNobodyElse(t *testing.T) {
 	client := newClient(t, func(c *transfer.Config) { c.DockerConfig = config })
 
 	challenge := fmt.Sprintf(`Bearer realm=%q`, thief.URL+"/token")
-	from.fault = func(w http.ResponseWriter, r *http.Request) bool {
+	from.fault = func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("WWW-Authenticate", challenge)
 		w.WriteHeader(http.StatusUnauthorized)
 		return true

@@ -26,9 +26,13 @@ var _ Mounter = (*webStore)(nil)
 func (s *webStore) HasContent(ctx context.Context, d digest.Digest) (int64, error) {
 	at := *s.base
 	at.Path = "/blobs/" + string(d) // of the whole origin, whatever the prefix
-	a, err := s.host.fetch(ctx, &request{method: http.MethodHead, url: &at}, 0)
+	req := &request{method: http.MethodHead, url: &at}
+	a, err := s.host.fetch(ctx, req, 0)
 	if err != nil {
 		return 0, err
+	}
+	if told, ok := parseReprDigest(a.header.Values("Repr-Digest")); !ok || told != d {
+		return 0, failf(ErrNotFound, "%s: %s is no origin's file store, which would name the digest", req.what(), s)
 	}
 	return a.length, nil
 }
@@ -45,7 +49,7 @@ func (s *webStore) Mount(ctx context.Context, name string, d digest.Digest, over
 	}
 	req.url.RawQuery = query.Encode()
 	_, err = s.host.fetch(ctx, req, maxErrorBody)
-	return err
+	return writing(err)
 }
 
 // MountFile gives content that a store has a name, as CopyFile does with

@@ -120,20 +120,10 @@ func (s *webStore) folder(ctx context.Context, folder string) ([]webEntry, error
 // name or none. Only an origin's file store can do that, and only such a one
 // has content by its digest.
 func (s *webStore) mount(ctx context.Context, name string, d digest.Digest, overwrite bool) (file FileInfo, done bool, err error) {
-	there, err := s.Stat(ctx, "blobs/"+d.String())
-	if err != nil || there.SHA256 != d {
-		return there, false, nil //nolint:nilerr // then it is sent, which will say more
+	file = FileInfo{Name: name, SHA256: d}
+	if file.Size, err = s.HasContent(ctx, d); err != nil {
+		return file, false, nil //nolint:nilerr // then it is sent, which will say more
 	}
-	there.Name = name
-	req, err := s.write(ctx, http.MethodPut, name)
-	if err != nil {
-		return there, false, err
-	}
-	query := url.Values{"mount": {d.String()}}
-	if overwrite {
-		query.Set("overwrite", "1")
-	}
-	req.url.RawQuery = query.Encode()
-	_, err = s.host.fetch(ctx, req, maxErrorBody)
-	return there, err == nil, writing(err)
+	err = s.Mount(ctx, name, d, overwrite)
+	return file, err == nil, err
 }

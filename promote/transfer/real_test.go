@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"entrepot/e2e/testenv"
 	"entrepot/promote/transfer"
@@ -86,7 +87,10 @@ func TestBetweenRealRegistries(t *testing.T) {
 	})
 	t.Run("an upload that is cut", func(t *testing.T) {
 		transport := &cutTransport{RoundTripper: http.DefaultTransport, after: 9 << 20}
-		client := newClient(t, func(c *transfer.Config) { c.Transport = transport })
+		client := newClient(t, func(c *transfer.Config) {
+			c.Transport = transport
+			c.FirstBackoff = 500 * time.Millisecond // in which the registry notices
+		})
 		repo := transfer.Repository{Host: prod.Host(), Name: "prod/big"}
 		if _, err := client.Copy(ctx, transfer.Copy{
 			From: transfer.Repository{Host: staging.Host(), Name: "staging/big"}, To: repo, Digest: big.Root.Digest, Tags: []string{"v1"},

@@ -129,9 +129,6 @@ func (u *upload) send(ctx context.Context, from *repo) error {
 		if lost := source.failure(); lost != nil {
 			return final{lost} // trying again was the source's own matter
 		}
-		if err != nil && ctx.Err() == nil {
-			u.locate(ctx)
-		}
 		return err
 	})
 	if err != nil && u.session != nil {
@@ -142,8 +139,13 @@ func (u *upload) send(ctx context.Context, from *repo) error {
 
 // attempt sends what the session lacks.
 func (u *upload) attempt(ctx context.Context, source *blobSource) error {
+	if u.tries++; u.tries > 1 {
+		// Not before the pause: a registry may still be at work on the bytes
+		// that came before the last attempt broke.
+		u.locate(ctx)
+	}
 	// Both of these have attempts of their own.
-	if u.tries++; u.tries > 1 && u.session == nil {
+	if u.tries > 1 && u.session == nil {
 		// Only the answer may have been lost.
 		if there, err := u.to.hasBlob(ctx, u.desc); there || err != nil {
 			return final{err}.orNil()
