@@ -22,10 +22,20 @@ type Mounter interface {
 
 var _ Mounter = (*webStore)(nil)
 
-// HasContent implements [Mounter].
+// HasContent implements [Mounter]. The store's base is where an origin keeps its
+// files, or a folder of one that keeps them at its root.
 func (s *webStore) HasContent(ctx context.Context, d digest.Digest) (int64, error) {
+	size, err := s.contentAt(ctx, "", d)
+	if s.base.Path != "" && errors.Is(err, ErrNotFound) {
+		size, err = s.contentAt(ctx, s.base.Path, d)
+	}
+	return size, err
+}
+
+// contentAt asks for content by its digest below a path.
+func (s *webStore) contentAt(ctx context.Context, path string, d digest.Digest) (int64, error) {
 	at := *s.base
-	at.Path = "/blobs/" + string(d) // of the whole origin, whatever the prefix
+	at.Path = path + "/blobs/" + string(d)
 	req := &request{method: http.MethodHead, url: &at}
 	a, err := s.host.fetch(ctx, req, 0)
 	if err != nil {
