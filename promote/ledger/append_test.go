@@ -226,6 +226,26 @@ func TestACrashAtAnyWriteLosesNothingAndTheNextAppendGoesOn(t *testing.T) {
 	}
 }
 
+func TestWhatKilledProcessesLeftIsSweptAway(t *testing.T) {
+	path, key := t.TempDir(), testKey(t)
+	l := openLog(t, NewDir(path), key)
+	mustAppend(t, l, namesFrom(0, 1)...)
+	left, current := filepath.Join(path, tempDir, "new-1"), filepath.Join(path, tempDir, "new-2")
+	for _, file := range []string{left, current} {
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(left, time.Time{}, time.Now().Add(-2*tempAge)); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, namesFrom(1, 1)...)
+	files, err := os.ReadDir(filepath.Join(path, tempDir))
+	if err != nil || len(files) != 1 || files[0].Name() != "new-2" {
+		t.Errorf("there are %v, %v, want only what may be in use", files, err)
+	}
+}
+
 // hooked is a storage that calls a function around each swap.
 type hooked struct {
 	Storage

@@ -99,7 +99,7 @@ func (c *Config) check() error {
 	if c.Key.Verifier == nil && !c.AnyKey {
 		return errors.New("no key was given to check the ledger's signature with")
 	}
-	if c.Key.Verifier != nil && c.AnyKey {
+	if c.AnyKey && c.Key != (Key{}) {
 		return errors.New("a key was given, and any key is accepted: want one of them")
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Permissions of a log in a directory: it is public, and often served by a web
@@ -96,11 +97,11 @@ func (d *Dir) create(ctx context.Context, path string, data []byte) error {
 	if err := d.same(ctx, path, data); !errors.Is(err, ErrNotExist) {
 		return err
 	}
-	temp, err := writeTemp(filepath.Dir(name), data)
+	temp, err := d.writeTemp(name, data)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp) //nolint:errcheck // it is no part of the log
+	defer os.Remove(temp) //nolint:errcheck // it is no part of the log, and sweep finds it
 	// A link, unlike a rename, does not replace.
 	err = os.Link(temp, name)
 	if errors.Is(err, fs.ErrExist) {
@@ -131,7 +132,8 @@ func (d *Dir) Swap(ctx context.Context, path string, old Version, data []byte) e
 
 func (d *Dir) swap(ctx context.Context, path string, old Version, data []byte) error {
 	name := d.file(path)
-	temp, err := writeTemp(filepath.Dir(name), data)
+	d.sweep()
+	temp, err := d.writeTemp(name, data)
 	if err != nil {
 		return err
 	}
@@ -174,12 +176,22 @@ func (d *Dir) lock() (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// writeTemp writes a new file in a directory, which it makes if need be.
-func writeTemp(dir string, data []byte) (name string, err error) {
-	if err := mkdirDurable(dir); err != nil {
-		return "", err
+// Files are written in tempDir. One that is older than tempAge was left by a
+// process that was killed.
+const (
+	tempDir = ".tmp"
+	tempAge = time.Hour
+)
+
+// writeTemp writes the content of a file, whose directory it makes if need be,
+// to where it can be moved from.
+func (d *Dir) writeTemp(name string, data []byte) (temp string, err error) {
+	for _, dir := range []string{filepath.Dir(name), d.file(tempDir)} {
+		if err := mkdirDurable(dir); err != nil {
+			return "", err
+		}
 	}
-	f, err := os.CreateTemp(dir, ".new-*")
+	f, err := os.CreateTemp(d.file(tempDir), "new-*")
 	if err != nil {
 		return "", err
 	}
@@ -189,6 +201,20 @@ func writeTemp(dir string, data []byte) (name string, err error) {
 		return "", errors.Join(err, os.Remove(f.Name())) //nolint:gosec // below the log's directory
 	}
 	return f.Name(), nil
+}
+
+// sweep removes what killed processes left. What cannot be removed now is in
+// nobody's way.
+func (d *Dir) sweep() {
+	files, err := os.ReadDir(d.file(tempDir))
+	if err != nil {
+		return
+	}
+	for _, file := range files {
+		if info, err := file.Info(); err == nil && time.Since(info.ModTime()) > tempAge {
+			_ = os.Remove(filepath.Join(d.file(tempDir), file.Name())) //nolint:gosec // below the log's directory
+		}
+	}
 }
 
 // mkdirDurable makes a directory and its missing parents, such that they

@@ -49,10 +49,10 @@ var (
 	_ Storage = (*HTTP)(nil)
 )
 
-// OpenStorage opens where a log is: "file://DIR", "s3://BUCKET/PREFIX" with
-// endpoint and credentials from AWS_ENDPOINT_URL, AWS_REGION,
-// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "https://…/ledger", which is
-// read-only. It makes no request and writes nothing.
+// OpenStorage opens where a log is: "file://DIR", absolute or not and with
+// percent-encoding (RFC 8089), "s3://BUCKET/PREFIX" with endpoint and
+// credentials from AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and
+// AWS_SECRET_ACCESS_KEY, or "https://…/ledger", which is read-only. It makes no request and writes nothing.
 func OpenStorage(location string) (Storage, error) {
 	storage, err := openStorage(location)
 	if err != nil {
@@ -65,10 +65,11 @@ func openStorage(location string) (Storage, error) {
 	scheme, rest, _ := strings.Cut(location, "://")
 	switch scheme {
 	case "file":
-		if rest == "" {
-			return nil, errors.New("there is no directory in the URL")
+		dir, err := url.PathUnescape(rest)
+		if err != nil || dir == "" {
+			return nil, errors.New("want a directory behind file://, with %25 for a percent sign")
 		}
-		return NewDir(rest), nil
+		return NewDir(dir), nil
 	case "s3":
 		bucket, prefix, _ := strings.Cut(rest, "/")
 		cfg, err := s3FromEnvironment()

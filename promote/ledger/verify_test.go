@@ -238,21 +238,21 @@ func FuzzCheckpoint(f *testing.F) {
 }
 
 func TestOpenNeedsAKnownPlace(t *testing.T) {
-	for _, location := range []string{"", "ledger", "file://", "ftp://host/ledger", "https://", "https://host/ledger?x=1", "s3://", "s3:///prefix", "s3://UPPER/x"} {
+	for _, location := range []string{"", "ledger", "file://", "file:///a%", "ftp://host/ledger", "https://", "https://host/ledger?x=1", "s3://", "s3:///prefix", "s3://UPPER/x"} {
 		if s, err := OpenStorage(location); err == nil {
 			t.Errorf("OpenStorage(%q) = %v", location, s)
 		}
 	}
 	dir := t.TempDir()
-	l, err := Open(context.Background(), "file://"+dir+"/sub", Config{Key: testKey(t)})
+	l, err := Open(context.Background(), "file://"+dir+"/with%20space", Config{Key: testKey(t)})
 	if err != nil || l.State().Len() != 0 {
 		t.Fatalf("opening a log that is not there: %v", err)
 	}
-	if _, err := os.Stat(dir + "/sub"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(dir + "/with space"); !errors.Is(err, os.ErrNotExist) {
 		t.Error("opening a log made its directory")
 	}
 	mustAppend(t, l, namesFrom(0, 1)...)
-	mustVerify(t, NewDir(dir+"/sub"), testKeyOf(l))
+	mustVerify(t, NewDir(dir+"/with space"), testKeyOf(l))
 }
 
 func testKeyOf(l *Log) Key { return l.cfg.Key }
