@@ -24,7 +24,8 @@ type content struct {
 	end    int64 // where reading is expected to end
 
 	offset int64
-	open   io.ReadCloser // at offset; nil when nothing is
+	open   io.ReadCloser // nil when nothing is
+	at     int64         // where open goes on
 	err    error         // of the store
 }
 
@@ -41,10 +42,7 @@ func (c *content) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, errSeek
 	}
-	if offset != c.offset {
-		c.offset = offset
-		c.Close()
-	}
+	c.offset = offset
 	return offset, nil
 }
 
@@ -53,7 +51,7 @@ func (c *content) Read(p []byte) (int, error) {
 	if c.offset >= c.size {
 		return 0, io.EOF
 	}
-	if c.open == nil {
+	if c.open == nil || c.at != c.offset {
 		end := c.end
 		if c.offset >= end {
 			end = c.size
@@ -64,6 +62,7 @@ func (c *content) Read(p []byte) (int, error) {
 	}
 	n, err := c.open.Read(p)
 	c.offset += int64(n)
+	c.at = c.offset
 	if errors.Is(err, io.EOF) {
 		c.Close() // there may be more after the range
 		err = nil
@@ -77,7 +76,7 @@ func (c *content) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// openRange opens a part of the blob, at which reading goes on.
+// openRange opens a part of the blob, for when reading comes there.
 func (c *content) openRange(start, end int64) error {
 	c.Close()
 	r, info, err := c.store.Open(c.ctx, c.digest, start, end-start)
@@ -88,7 +87,7 @@ func (c *content) openRange(start, end int64) error {
 		c.err = err
 		return err
 	}
-	c.open, c.offset = r, start
+	c.open, c.at = r, start
 	return nil
 }
 

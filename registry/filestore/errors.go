@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -67,7 +68,8 @@ const statusClientGone = 499
 // fail answers with an error. The headers have not gone out yet.
 func (x *exchange) fail(err error) {
 	x.obs.Err = err
-	if errors.Is(x.r.Context().Err(), context.Canceled) {
+	// A deadline that passes ends the context too, though the client is there.
+	if errors.Is(x.r.Context().Err(), context.Canceled) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		x.obs.Status, x.cut = statusClientGone, true
 		return
 	}

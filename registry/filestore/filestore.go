@@ -216,6 +216,8 @@ func (x *exchange) end() {
 		x.done(&x.obs)
 	}
 	if x.returned && x.cut {
+		// The server would wait for the rest of the request's body first.
+		_ = x.w.connection.SetReadDeadline(time.Now()) // one in memory has none
 		panic(http.ErrAbortHandler)
 	}
 }

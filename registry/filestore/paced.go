@@ -140,9 +140,10 @@ func (b *pacedBody) arm() {
 }
 
 // finish takes the deadline away: storing may take longer, and the server
-// reads on meanwhile to see whether the client leaves.
+// reads on meanwhile to see whether the client leaves. That of a body that came
+// to no good end stays: the server would wait for the rest of it.
 func (b *pacedBody) finish() {
-	if b.timeout > 0 {
+	if b.timeout > 0 && b.err == nil {
 		_ = b.connection.SetReadDeadline(time.Time{})
 	}
 }
@@ -150,9 +151,7 @@ func (b *pacedBody) finish() {
 // told is the error that the client is told of a body that ended early.
 func (b *pacedBody) told() error {
 	if errors.Is(b.err, os.ErrDeadlineExceeded) {
-		return problemf(http.StatusRequestTimeout, codeRequestInvalid, "the body came too slowly")
+		return &problem{status: http.StatusRequestTimeout, code: codeRequestInvalid, message: "the body came too slowly", err: b.err}
 	}
-	p := problemf(http.StatusBadRequest, codeRequestInvalid, "the body ended before it was whole")
-	p.err = b.err
-	return p
+	return &problem{status: http.StatusBadRequest, code: codeRequestInvalid, message: "the body ended before it was whole", err: b.err}
 }
