@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -61,6 +62,7 @@ func (c *Client) Copy(ctx context.Context, what Copy) (Copied, error) {
 type copying struct {
 	client   *Client
 	from, to *repo
+	absent   digest.Digest // the root, if it was asked for and not there
 
 	mu   sync.Mutex
 	done Copied
@@ -115,6 +117,9 @@ func (j *copying) whole(ctx context.Context, d digest.Digest) (*manifest, error)
 	if j.done.Present, err = j.to.has(ctx, d); err != nil {
 		return nil, err
 	}
+	if !j.done.Present {
+		j.absent = d
+	}
 	manifests, err := j.tree(ctx, root.Descriptor, root)
 	if err != nil {
 		return nil, err
@@ -165,17 +170,22 @@ func (j *copying) grow(ctx context.Context, desc ocispec.Descriptor, m *manifest
 			return err
 		})
 	}
+	var isNew atomic.Bool
 	for _, blob := range m.blobs {
-		group.Go(func() error { return j.client.blob(groupCtx, j.from, j.to, blob) })
+		group.Go(func() error {
+			sent, err := j.client.blob(groupCtx, j.from, j.to, blob)
+			if sent {
+				isNew.Store(true)
+			}
+			return err
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	there, err := j.to.has(ctx, m.Digest)
-	if err == nil && !there {
-		err = j.to.put(ctx, m.Digest.String(), m)
-	}
-	if err != nil {
+	// A manifest whose blobs were not there is not there: it need not be asked
+	// for.
+	if err := j.ensure(ctx, m, isNew.Load() || m.Digest == j.absent); err != nil {
 		return nil, err
 	}
 	all := []ocispec.Descriptor{m.Descriptor}
@@ -191,6 +201,17 @@ func (j *copying) grow(ctx context.Context, desc ocispec.Descriptor, m *manifest
 	return all, nil
 }
 
+// ensure makes a manifest be at the destination, where everything below it is.
+func (j *copying) ensure(ctx context.Context, m *manifest, isNew bool) error {
+	if !isNew {
+		there, err := j.to.has(ctx, m.Digest)
+		if there || err != nil {
+			return err
+		}
+	}
+	return j.to.put(ctx, m.Digest.String(), m)
+}
+
 // child copies what an index names: a manifest, or a blob, as build caches do.
 func (j *copying) child(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	if isManifestType(desc.MediaType) || desc.MediaType == "" {
@@ -200,7 +221,8 @@ func (j *copying) child(ctx context.Context, desc ocispec.Descriptor) ([]ocispec
 	if !errors.Is(err, ErrNotFound) {
 		return all, err
 	}
-	return nil, j.client.blob(ctx, j.from, j.to, desc)
+	_, err = j.client.blob(ctx, j.from, j.to, desc)
+	return nil, err
 }
 
 func (m *memory) tree(key string) []ocispec.Descriptor {

@@ -1,6 +1,7 @@
 package transfer_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -271,7 +272,7 @@ func (f *fakeRegistry) referrers(w http.ResponseWriter, name string, subject dig
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
 	for d, m := range f.repo(name).manifests {
 		var told ocispec.Manifest
-		if json.Unmarshal(m.content, &told) == nil && told.Subject != nil && told.Subject.Digest == subject {
+		if bytes.Contains(m.content, []byte(`"subject"`)) && json.Unmarshal(m.content, &told) == nil && told.Subject != nil && told.Subject.Digest == subject {
 			index.Manifests = append(index.Manifests, ocispec.Descriptor{MediaType: m.mediaType, Digest: d, Size: int64(len(m.content))})
 		}
 	}

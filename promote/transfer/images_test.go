@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"entrepot/promote/transfer"
@@ -73,7 +74,7 @@ func (p *pusher) manifest(mediaType string, value any, tags ...string) ocispec.D
 // image is a manifest with a config and a layer for each of texts.
 func (p *pusher) image(subject *ocispec.Descriptor, tag string, texts ...string) ocispec.Descriptor {
 	p.t.Helper()
-	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Subject: subject, Config: p.blob([]byte(fmt.Sprintf(`{"of":%q}`, texts)))}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Subject: subject, Config: p.blob([]byte(fmt.Sprintf(`{"of":%q}`, texts)))}
 	m.Config.MediaType = ocispec.MediaTypeImageConfig
 	for _, text := range texts {
 		m.Layers = append(m.Layers, p.blob([]byte(text)))
@@ -88,11 +89,22 @@ func (p *pusher) image(subject *ocispec.Descriptor, tag string, texts ...string)
 func (p *pusher) index() ocispec.Descriptor {
 	p.t.Helper()
 	return p.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{
-		MediaType: ocispec.MediaTypeImageIndex,
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{
 			p.image(nil, "", "shared by all", "app amd64"), p.image(nil, "", "shared by all", "app arm64"),
 		},
 	}, "v1")
+}
+
+// release is one of many images that are alike.
+func (p *pusher) release(i int) ocispec.Descriptor {
+	p.t.Helper()
+	return p.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{
+			p.image(nil, "", "shared by all", fmt.Sprint("amd64 of ", i)), p.image(nil, "", "shared by all", fmt.Sprint("arm64 of ", i)),
+		},
+	})
 }
 
 func ofRepo(f *fakeRegistry, name string) transfer.Repository {

@@ -16,10 +16,10 @@ import (
 )
 
 // blob makes a blob be at a destination: it is there, or mounted from another
-// repository there, or sent. Errors: ErrNotFound and ErrCorrupt speak of the
-// source.
-func (c *Client) blob(ctx context.Context, from, to *repo, desc ocispec.Descriptor) error {
-	return c.blobs.do(ctx, c.held.key(to, desc.Digest), func() error {
+// repository there, or sent. It says whether the blob was new there, as far as
+// this call knows. Errors: ErrNotFound and ErrCorrupt speak of the source.
+func (c *Client) blob(ctx context.Context, from, to *repo, desc ocispec.Descriptor) (isNew bool, err error) {
+	err = c.blobs.do(ctx, c.held.key(to, desc.Digest), func() error {
 		if c.held.has(to, desc.Digest) {
 			return nil
 		}
@@ -29,8 +29,10 @@ func (c *Client) blob(ctx context.Context, from, to *repo, desc ocispec.Descript
 		}
 		c.held.add(to, desc.Digest)
 		c.cfg.Progress.Blob(outcome, desc.Size)
+		isNew = outcome != BlobPresent
 		return nil
 	})
+	return isNew, err
 }
 
 func (c *Client) settle(ctx context.Context, from, to *repo, desc ocispec.Descriptor) (BlobOutcome, error) {
