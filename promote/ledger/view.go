@@ -27,8 +27,9 @@ func emptyView() *view {
 
 const (
 	// fetchWindow is how many bundles are in memory at once while a log is
-	// read, fetchParallel how many requests are made at once.
-	fetchWindow   = 32
+	// read: of a hostile source, 16 MiB each. fetchParallel is how many requests
+	// are made at once.
+	fetchWindow   = 8
 	fetchParallel = 8
 )
 
