@@ -231,7 +231,7 @@ func (p *promotion) validate(cmd *cobra.Command, roots []string) error {
 		return err
 	}
 	if p.output == "json" {
-		err = writeJSON(cmd.OutOrStdout(), tree.Problems)
+		err = writeJSON(cmd.OutOrStdout(), listOf(tree.Problems))
 	} else {
 		err = promote.PrintTree(cmd.OutOrStdout(), tree)
 	}
@@ -248,6 +248,15 @@ func (p *promotion) print(w io.Writer, plan *promote.Plan) error {
 		return writeJSON(w, plan)
 	}
 	return plan.Print(w)
+}
+
+// listOf has a list without items written as [], not null: whoever reads the
+// JSON need not know the difference.
+func listOf[E any](list []E) []E {
+	if list == nil {
+		return []E{}
+	}
+	return list
 }
 
 func writeJSON(w io.Writer, v any) error {

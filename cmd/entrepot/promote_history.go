@@ -129,7 +129,7 @@ anything differs.`,
 				return err
 			}
 			if p.output == "json" {
-				err = writeJSON(cmd.OutOrStdout(), findings)
+				err = writeJSON(cmd.OutOrStdout(), listOf(findings))
 			} else {
 				err = promote.PrintFindings(cmd.OutOrStdout(), findings)
 			}
