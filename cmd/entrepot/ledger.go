@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -75,6 +76,24 @@ func (f *ledgerFlags) config() (ledger.Config, error) {
 	return ledger.Config{Key: key}, nil
 }
 
+// existing says whether there is a ledger at a location. To begin one is for
+// apply; whoever reads one that is not there has mistyped its name, and must not
+// be told that all is as it says.
+func existing(log *ledger.Log, location string) error {
+	if log.Checkpoint().Signed == nil {
+		return fmt.Errorf("there is no ledger at %s", redacted(location))
+	}
+	return nil
+}
+
+// redacted is a location without a password.
+func redacted(location string) string {
+	if u, err := url.Parse(location); err == nil {
+		return u.Redacted()
+	}
+	return location
+}
+
 func ledgerShowCommand() *cobra.Command {
 	var f ledgerFlags
 	var project, name string
@@ -91,6 +110,9 @@ func ledgerShowCommand() *cobra.Command {
 			}
 			log, err := ledger.Open(cmd.Context(), f.location, cfg)
 			if err != nil {
+				return err
+			}
+			if err := existing(log, f.location); err != nil {
 				return err
 			}
 			shown := []shownEntry{}
@@ -174,6 +196,9 @@ ledger's files, which may be a copy.`,
 				return err
 			}
 			report, err := ledger.Verify(cmd.Context(), storage, cfg)
+			if errors.Is(err, ledger.ErrNotExist) {
+				err = fmt.Errorf("there is no ledger at %s: %w", redacted(f.location), err)
+			}
 			if err != nil {
 				return err
 			}

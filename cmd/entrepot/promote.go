@@ -49,6 +49,8 @@ type promotion struct {
 	concurrency int
 	rate        float64
 
+	changes bool // the ledger is going to be written
+
 	counts transfer.Counters
 	client *transfer.Client
 	log    *ledger.Log
@@ -103,6 +105,10 @@ func (p *promotion) open(ctx context.Context, stderr io.Writer) (err error) {
 		if cfg.Key, err = ledger.LoadKey(p.ledgerKey); err != nil {
 			return fmt.Errorf("--ledger-key: %w", err)
 		}
+		if p.changes && cfg.Key.Signer == nil {
+			// Found out later, production would be changed and the ledger not.
+			return fmt.Errorf("--ledger-key: %s is a public key; changing the ledger takes the private one", p.ledgerKey)
+		}
 	}
 	if p.log, err = ledger.Open(ctx, p.ledger, cfg); err != nil {
 		return fmt.Errorf("--ledger: %w", err)
@@ -112,11 +118,14 @@ func (p *promotion) open(ctx context.Context, stderr io.Writer) (err error) {
 
 // writable says whether the ledger can be changed with what the flags give.
 func (p *promotion) writable() error {
-	if p.ledger == "" {
+	p.changes = true
+	switch {
+	case p.ledger == "":
 		return nil
-	}
-	if p.ledgerKey == "" {
+	case p.ledgerKey == "":
 		return errors.New("--ledger needs --ledger-key with the private key that signs it; entrepot ledger keygen makes one")
+	case strings.HasPrefix(p.ledger, "http://"), strings.HasPrefix(p.ledger, "https://"):
+		return errors.New("--ledger is read-only over HTTP: to change it, give it as file://DIR or s3://BUCKET/PREFIX")
 	}
 	return nil
 }

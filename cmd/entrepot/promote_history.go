@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"time"
 
@@ -29,11 +30,16 @@ The configuration is not changed: put it back too, or the next apply asks for
 the newer names again.`,
 		Args: cobra.NoArgs,
 		PreRunE: func(cmd *cobra.Command, args []string) error {
-			if err := errors.Join(p.check(cmd, args), p.writable()); err != nil {
+			if err := p.check(cmd, args); err != nil {
 				return err
 			}
 			if p.ledger == "" || to == "" {
 				return errors.New("rollback needs --ledger, --ledger-key and --to")
+			}
+			if !dryRun {
+				if err := p.writable(); err != nil {
+					return err
+				}
 			}
 			_, err := then(new(ledger.State), to)
 			if errors.Is(err, errNoSuchEntry) {
@@ -46,6 +52,9 @@ the newer names again.`,
 				return err
 			}
 			defer p.close()
+			if err := existing(p.log, p.ledger); err != nil {
+				return err
+			}
 			past, err := then(p.state(), to)
 			if err != nil {
 				return err
@@ -104,7 +113,7 @@ func auditCommand() *cobra.Command {
 tells which were added, moved or taken away behind promotion's back; with --deep
 it also reads all content and checks its hashes. With ROOTs it tells too what
 the configuration asks for and was not applied. The exit status is 1 when
-anything differs.`,
+anything differs, or was set aside of the configuration and not compared.`,
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			if p.ledger == "" {
 				return errors.New("audit needs --ledger: it says what production should be")
@@ -116,6 +125,9 @@ anything differs.`,
 				return err
 			}
 			defer p.close()
+			if err := existing(p.log, p.ledger); err != nil {
+				return err
+			}
 			var tree *config.Tree
 			if len(roots) > 0 {
 				var err error
@@ -123,6 +135,7 @@ anything differs.`,
 					return err
 				}
 			}
+			setAside := tellProblems(cmd.ErrOrStderr(), tree)
 			auditor := &promote.Auditor{Client: p.client, Deep: deep, Concurrency: p.concurrency}
 			findings, err := auditor.Audit(cmd.Context(), p.state(), tree)
 			if err != nil {
@@ -133,7 +146,7 @@ anything differs.`,
 			} else {
 				err = promote.PrintFindings(cmd.OutOrStdout(), findings)
 			}
-			if err == nil && len(findings) > 0 {
+			if err == nil && (len(findings) > 0 || setAside) {
 				return quiet(exitFailed)
 			}
 			return err
@@ -144,4 +157,17 @@ anything differs.`,
 	p.workFlags(cmd)
 	cmd.Flags().BoolVar(&deep, "deep", false, "read all content and check its hashes")
 	return cmd
+}
+
+// tellProblems tells what is wrong with a tree, which may be nil, and says
+// whether anything of it was set aside.
+func tellProblems(w io.Writer, tree *config.Tree) (setAside bool) {
+	if tree == nil {
+		return false
+	}
+	for _, problem := range tree.Problems {
+		_, _ = fmt.Fprintln(w, problem) // there is nowhere else to tell it
+		setAside = setAside || !problem.Notice
+	}
+	return setAside
 }
