@@ -34,6 +34,7 @@ func pins() []pin {
 		{"github.com/containerd/containerd/v2/cmd/ctr", "v2.4.2"},
 		{"github.com/containerd/containerd/v2/cmd/containerd", "v2.4.2"},
 		{"helm.sh/helm/v3/cmd/helm", "v3.22.0"},
+		{"github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3"},
 		{"github.com/versity/versitygw/cmd/versitygw", "v1.8.0"},
 		{"github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c"},
 	}
@@ -49,8 +50,8 @@ func ToolNames() []string {
 }
 
 // Tool returns the path of a program from a pinned Go module: minio,
-// versitygw, registry (distribution's), containerd, ctr, crane, oras, helm or
-// conformance. It is built once for all tests of this working tree. When it
+// versitygw, registry (distribution's), containerd, ctr, crane, oras, helm,
+// cosign or conformance. It is built once for all tests of this working tree. When it
 // cannot be, the test ends as [Missing] says.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
