@@ -15,6 +15,9 @@ import (
 // Tag makes a tag point to a manifest that is in the same repository.
 // Errors: ErrNotFound when it is not there.
 func (c *Client) Tag(ctx context.Context, repository Repository, d digest.Digest, tag string) error {
+	if err := checkTag(tag); err != nil {
+		return err
+	}
 	r := c.writer(repository)
 	m, err := r.manifest(ctx, d.String())
 	if err == nil {
@@ -28,6 +31,9 @@ func (c *Client) Tag(ctx context.Context, repository Repository, d digest.Digest
 
 // DeleteTag removes a name and leaves the content. Errors: ErrNotFound.
 func (c *Client) DeleteTag(ctx context.Context, repository Repository, tag string) error {
+	if err := checkTag(tag); err != nil {
+		return err
+	}
 	if err := c.writer(repository).remove(ctx, tag); err != nil {
 		return fmt.Errorf("deleting %s:%s: %w", repository, tag, err)
 	}

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -128,19 +129,22 @@ func (c *Client) credential(ctx context.Context, host string) (auth.Credential, 
 		if dir == "" {
 			home, err := os.UserHomeDir()
 			if err != nil {
-				return auth.EmptyCredential, nil //nolint:nilerr // no home, no login
+				return auth.EmptyCredential, nil // no home, no login
 			}
 			dir = filepath.Join(home, ".docker")
 		}
 		path = filepath.Join(dir, "config.json")
 	}
+	// A helper is a program of somebody else's.
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ResponseTimeout)
+	defer cancel()
 	store, err := credentials.NewStore(path, credentials.StoreOptions{})
 	if err != nil {
 		return auth.EmptyCredential, failf(ErrUnauthorized, "reading the docker configuration %s: %w", path, err)
 	}
 	found, err := credentials.Credential(store)(ctx, host)
 	switch {
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled):
 		return auth.EmptyCredential, context.Cause(ctx)
 	case err != nil:
 		// A helper's words are not passed on: it handles secrets.

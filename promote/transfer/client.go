@@ -43,7 +43,8 @@ type Config struct {
 	RequestsPerSecond float64
 	// Attempts is how often a request is made at most that fails for a reason
 	// that may pass; 0 means 6. Answers of 429 have more, since they say that
-	// the host is well.
+	// the host is well. A host that failed to the end again and again has one,
+	// until it answers.
 	Attempts int
 	// MaxPause is the longest pause that a host is granted, with Retry-After or
 	// without; 0 means 5 minutes.
@@ -77,15 +78,15 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	c.Concurrency = cmp.Or(c.Concurrency, defaultConcurrency)
-	c.Streams = cmp.Or(c.Streams, defaultStreams)
-	c.Attempts = cmp.Or(c.Attempts, defaultAttempts)
-	c.MaxPause = cmp.Or(c.MaxPause, defaultMaxPause)
-	c.FirstBackoff = cmp.Or(c.FirstBackoff, defaultFirstBackoff)
-	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, defaultConnectTimeout)
-	c.ResponseTimeout = cmp.Or(c.ResponseTimeout, defaultResponseTimeout)
-	c.CommitTimeout = cmp.Or(c.CommitTimeout, defaultCommitTimeout)
-	c.StallTimeout = cmp.Or(c.StallTimeout, defaultStallTimeout)
+	c.Concurrency = positive(c.Concurrency, defaultConcurrency)
+	c.Streams = positive(c.Streams, defaultStreams)
+	c.Attempts = positive(c.Attempts, defaultAttempts)
+	c.MaxPause = positive(c.MaxPause, defaultMaxPause)
+	c.FirstBackoff = positive(c.FirstBackoff, defaultFirstBackoff)
+	c.ConnectTimeout = positive(c.ConnectTimeout, defaultConnectTimeout)
+	c.ResponseTimeout = positive(c.ResponseTimeout, defaultResponseTimeout)
+	c.CommitTimeout = positive(c.CommitTimeout, defaultCommitTimeout)
+	c.StallTimeout = positive(c.StallTimeout, defaultStallTimeout)
 	c.UserAgent = cmp.Or(c.UserAgent, "entrepot")
 	if c.Progress == nil {
 		c.Progress = silence{}
@@ -96,6 +97,13 @@ func (c *Config) setDefaults() {
 	if c.Getenv == nil {
 		c.Getenv = os.Getenv
 	}
+}
+
+func positive[T int | time.Duration](value, otherwise T) T {
+	if value > 0 {
+		return value
+	}
+	return otherwise
 }
 
 // Client copies images and files during one run. It remembers what it saw and

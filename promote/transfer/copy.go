@@ -30,6 +30,13 @@ type memory struct {
 // Resolve asks what a name is: its media type, digest and size.
 // Errors: ErrNotFound when the registry knows no such name.
 func (c *Client) Resolve(ctx context.Context, ref Ref) (ocispec.Descriptor, error) {
+	if ref.Digest == "" {
+		if err := checkTag(ref.Tag); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	} else if err := ref.Digest.Validate(); err != nil {
+		return ocispec.Descriptor{}, failf(ErrUnsupported, "resolving %s: %w", ref.Repository, err)
+	}
 	d, err := c.reader(ref.Repository).resolve(ctx, ref.reference())
 	if err != nil {
 		return d, fmt.Errorf("resolving %s: %w", ref, err)
@@ -71,6 +78,11 @@ type copying struct {
 func (j *copying) run(ctx context.Context, what *Copy) error {
 	if err := what.Digest.Validate(); err != nil {
 		return failf(ErrUnsupported, "%.100q: %w", what.Digest, err)
+	}
+	for _, tag := range what.Tags {
+		if err := checkTag(tag); err != nil {
+			return err
+		}
 	}
 	root, err := j.trusted(ctx, what)
 	if err != nil {

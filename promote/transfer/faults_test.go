@@ -498,3 +498,54 @@ func TestCredentialsAreGivenToNobodyElse(t *testing.T) {
 		t.Errorf("another host was sent %q", got)
 	}
 }
+
+func TestAHostThatIsDownHoldsNobodyUp(t *testing.T) {
+	from, to := newFakeRegistry(t), newFakeRegistry(t)
+	root := from.pusher(t, "app").image(nil, "v1", "layer")
+	var down atomic.Bool
+	down.Store(true)
+	to.fault = func(w http.ResponseWriter, _ *http.Request) bool {
+		if down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return down.Load()
+	}
+	client := newClient(t, func(c *transfer.Config) { c.Attempts = 4 })
+	for i := range 10 {
+		to.forget()
+		if err := copyApp(t, client, from, to, root.Digest); !errors.Is(err, transfer.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		want := 4
+		if i >= 5 {
+			want = 1
+		}
+		if asked := len(to.requests()); asked != want {
+			t.Errorf("image %d: %d requests, want %d", i, asked, want)
+		}
+	}
+	down.Store(false)
+	if err := copyApp(t, client, from, to, root.Digest); err != nil {
+		t.Errorf("once it is back: %v", err)
+	}
+}
+
+func TestTagsThatAreNoneGetNowhere(t *testing.T) {
+	reg := newFakeRegistry(t)
+	root := reg.pusher(t, "app").image(nil, "v1", "layer")
+	client, repo := newClient(t), ofRepo(reg, "app")
+	for _, tag := range []string{"", "../other/manifests/v1", "a/b", ".a", "-a", "a b", "a?x", strings.Repeat("a", 129)} {
+		_, resolveErr := client.Resolve(t.Context(), transfer.Ref{Repository: repo, Tag: tag})
+		_, copyErr := client.Copy(t.Context(), transfer.Copy{From: repo, To: repo, Digest: root.Digest, Tags: []string{tag}})
+		for _, err := range []error{
+			resolveErr, copyErr, client.Tag(t.Context(), repo, root.Digest, tag), client.DeleteTag(t.Context(), repo, tag),
+		} {
+			if !errors.Is(err, transfer.ErrUnsupported) {
+				t.Errorf("%q: %v", tag, err)
+			}
+		}
+	}
+	if asked := reg.requests(); len(asked) != 0 {
+		t.Errorf("asked %q", asked)
+	}
+}

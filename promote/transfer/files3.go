@@ -122,8 +122,8 @@ type countedTransport struct {
 func (t *countedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.host.progress.Request(t.host.name, req.Method)
 	resp, err := t.next.RoundTrip(req)
-	if err == nil && resp.StatusCode < 400 {
-		t.host.gate.well()
+	if err == nil && resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusTooManyRequests {
+		t.host.well()
 	}
 	return resp, err
 }

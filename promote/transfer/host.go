@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
@@ -35,6 +36,7 @@ type host struct {
 	reading  chan struct{} // and for each that is read there; taken after sending's, if both
 	progress Progress
 	log      *slog.Logger
+	gaveUp   atomic.Int32 // requests in a row that used up their attempts
 }
 
 // host returns what is shared for the host of that name.
@@ -103,16 +105,22 @@ func (h *host) do(ctx context.Context, r *request) (*http.Response, error) {
 			dismiss(resp)
 			return nil, failf(ErrRefused, "%s: sent Content-Encoding %.40q where none was asked for", r.what(), encoding)
 		}
-		h.gate.well()
+		h.well()
 		return resp, nil
 	}
 	defer resp.Body.Close()
 	told := statusError(resp)
 	if !told.is(ErrRateLimited, ErrUnavailable) {
-		h.gate.well()
+		h.well()
 	}
 	told.Err = fmt.Errorf("%s: %w", r.what(), told.Err)
 	return nil, told
+}
+
+// well reports an answer that shows the host at work.
+func (h *host) well() {
+	h.gaveUp.Store(0)
+	h.gate.well()
 }
 
 // sendError says what went wrong before there was an answer.

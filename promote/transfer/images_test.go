@@ -225,6 +225,28 @@ func TestCopyOfWhatIsThereAsksOnly(t *testing.T) {
 	}
 }
 
+func TestCopyIntoAnOrigin(t *testing.T) {
+	from := newFakeRegistry(t)
+	p := from.pusher(t, "app")
+	root := p.index()
+	sbom := p.image(&root, "", "a bill of materials")
+	p.image(nil, "sha256-"+root.Digest.Encoded()+".sig", "a signature")
+	to := transfer.Repository{Host: newOriginRegistry(t), Name: "prod/app"}
+	client := newClient(t)
+	got, err := client.Copy(t.Context(), transfer.Copy{From: ofRepo(from, "app"), To: to, Digest: root.Digest, Tags: []string{"v1"}})
+	if err != nil || len(got.Attached) != 2 {
+		t.Fatalf("attached %+v, %v", got.Attached, err)
+	}
+	for _, d := range []digest.Digest{root.Digest, sbom.Digest} {
+		if err := client.Verify(t.Context(), to, d); err != nil {
+			t.Error(err)
+		}
+	}
+	if tags, err := client.Tags(t.Context(), to); err != nil || len(tags) != 2 {
+		t.Errorf("tags %q, %v", tags, err)
+	}
+}
+
 func TestBlobsAreMountedWhereTheRegistryHoldsThem(t *testing.T) {
 	reg := newFakeRegistry(t)
 	root := reg.pusher(t, "staging/app").index()

@@ -84,6 +84,20 @@ func (r Ref) reference() string {
 	return r.Tag
 }
 
+// checkTag refuses what is no tag, before it becomes part of a path.
+func checkTag(tag string) error {
+	const most = 128
+	valid := tag != "" && len(tag) <= most && tag[0] != '.' && tag[0] != '-'
+	for i := range len(tag) {
+		c := tag[i]
+		valid = valid && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '.' || c == '-')
+	}
+	if !valid {
+		return failf(ErrUnsupported, "tag %.130q: want 1 to %d letters, digits, underscores, dots and dashes, and no dot or dash first", tag, most)
+	}
+	return nil
+}
+
 // isHost tells a host from the first element of a path, as image names do: it
 // has a dot or a port, or is localhost.
 func isHost(text string) bool {

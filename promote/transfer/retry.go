@@ -19,6 +19,9 @@ const (
 	// limitedFactor is how many times more often a request that is answered 429
 	// is made than one that fails.
 	limitedFactor = 10
+	// downAfter is how many requests in a row have to use up their attempts
+	// until a host is taken to be down.
+	downAfter = 5
 	// maxBackoff bounds the pause between two attempts.
 	maxBackoff = 20 * time.Second
 	// maxErrorBody is how much of a refusal is read, and maxErrorText how much
@@ -51,7 +54,8 @@ func (h *host) retry(ctx context.Context, attempt func() error) error {
 			h.limited(told)
 		case told.is(ErrUnavailable):
 			failed++
-			if failed >= h.cfg.Attempts || told.RetryAfter > h.cfg.MaxPause {
+			if failed >= h.attempts() || told.RetryAfter > h.cfg.MaxPause {
+				h.gaveUp.Add(1)
 				return fmt.Errorf("%w (%d attempts)", err, failed+limited)
 			}
 			h.log.Info("trying again", slog.String("host", h.name), slog.Any("error", err))
@@ -63,6 +67,15 @@ func (h *host) retry(ctx context.Context, attempt func() error) error {
 			return err
 		}
 	}
+}
+
+// attempts is how many are worth while: thousands of images need not wait one
+// by one for a host that is down.
+func (h *host) attempts() int {
+	if h.gaveUp.Load() >= downAfter {
+		return 1
+	}
+	return h.cfg.Attempts
 }
 
 // limited makes everybody who talks with the host wait.

@@ -55,6 +55,10 @@ func newTransport(cfg *Config, proxy func(*http.Request) (*url.URL, error),
 		WriteBufferSize:        64 << 10,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // or net/http asks for gzip by itself
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: cfg.StallTimeout, // finds dead connections
+			PingTimeout:     cfg.ConnectTimeout,
+		},
 	}
 }
 

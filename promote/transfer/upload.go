@@ -126,13 +126,19 @@ func (u *upload) send(ctx context.Context, from *repo) error {
 	defer release()
 	source := newBlobSource(ctx, from, u.desc)
 	defer source.close()
-	err = u.to.host.retry(ctx, func() error {
-		err := u.attempt(ctx, source)
-		if lost := source.failure(); lost != nil {
-			return final{lost} // trying again was the source's own matter
+	for began := int64(-minProgress); ; began = u.offset {
+		err = u.to.host.retry(ctx, func() error {
+			err := u.attempt(ctx, source)
+			if lost := source.failure(); lost != nil {
+				return final{lost} // trying again was the source's own matter
+			}
+			return err
+		})
+		// As long as it gets on, it is not given up.
+		if !errors.Is(err, ErrUnavailable) || source.failure() != nil || u.offset < began+2*minProgress {
+			break
 		}
-		return err
-	})
+	}
 	if err != nil && u.session != nil {
 		u.abandon(ctx)
 	}
