@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"entrepot/cmd/internal/yamlconf"
+	"entrepot/registry/events"
 )
 
 // Config is the configuration file. docs/CONFIGURATION.md explains every key;
@@ -45,17 +46,39 @@ type NodeConfig struct {
 // OriginConfig is the production registry and file store, which promotion
 // writes.
 type OriginConfig struct {
-	Listen          Address           `yaml:"listen"`
-	TLS             *TLSConfig        `yaml:"tls"`
-	Store           OriginStoreConfig `yaml:"store"`
-	Memory          Size              `yaml:"memory"`
-	Htpasswd        Path              `yaml:"htpasswd"`
-	Rules           []RuleConfig      `yaml:"rules"`
-	Ledger          string            `yaml:"ledger"`
-	Uploads         Path              `yaml:"uploads"`
-	UploadTTL       Duration          `yaml:"upload_ttl"`
-	CollectEvery    Duration          `yaml:"collect_every"`
-	ShutdownTimeout Duration          `yaml:"shutdown_timeout"`
+	Listen          Address                  `yaml:"listen"`
+	TLS             *TLSConfig               `yaml:"tls"`
+	Store           OriginStoreConfig        `yaml:"store"`
+	Memory          Size                     `yaml:"memory"`
+	Htpasswd        Path                     `yaml:"htpasswd"`
+	Rules           []RuleConfig             `yaml:"rules"`
+	Ledger          string                   `yaml:"ledger"`
+	Webhooks        map[string]WebhookConfig `yaml:"webhooks"`
+	URL             URL                      `yaml:"url"`
+	Uploads         Path                     `yaml:"uploads"`
+	UploadTTL       Duration                 `yaml:"upload_ttl"`
+	CollectEvery    Duration                 `yaml:"collect_every"`
+	ShutdownTimeout Duration                 `yaml:"shutdown_timeout"`
+}
+
+// WebhookConfig is who is told of what is pushed and deleted.
+type WebhookConfig struct {
+	URL              URL               `yaml:"url"`
+	Headers          map[string]Secret `yaml:"headers"`
+	Timeout          Duration          `yaml:"timeout"`
+	Threshold        int               `yaml:"threshold"`
+	Backoff          Duration          `yaml:"backoff"`
+	MaxAge           Duration          `yaml:"max_age"`
+	IgnoreMediaTypes []string          `yaml:"ignore_media_types"`
+	IgnoreActions    []string          `yaml:"ignore_actions"`
+}
+
+// SetDefaults sets the defaults of a webhook.
+func (w *WebhookConfig) SetDefaults() {
+	w.Timeout = Duration(events.DefaultTimeout)
+	w.Threshold = events.DefaultThreshold
+	w.Backoff = Duration(events.DefaultBackoff)
+	w.MaxAge = Duration(events.DefaultMaxAge)
 }
 
 // RuleConfig lets an identity write some names.

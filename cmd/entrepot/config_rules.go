@@ -87,6 +87,16 @@ func (c check) origin(o *OriginConfig) {
 	if len(o.Rules) > 0 && o.Htpasswd == "" {
 		c.Problemf("origin.rules", "origin.rules says what identities may write; name the file that has them in origin.htpasswd")
 	}
+	for name, w := range o.Webhooks {
+		path := "origin.webhooks." + name
+		if w.URL == "" {
+			c.Problemf(path, "%s.url is missing; write where events are to be sent", path)
+		}
+		if w.Timeout <= 0 || w.Backoff <= 0 || w.MaxAge <= 0 {
+			c.Problemf(path, "%s: timeout, backoff and max_age must be more than 0s", path)
+		}
+		c.atLeast(path+".threshold", w.Threshold, 1)
+	}
 	for i, r := range o.Rules {
 		path := fmt.Sprintf("origin.rules[%d]", i)
 		for j, action := range r.Actions {

@@ -16,6 +16,7 @@ import (
 	"entrepot/promote/ledger"
 	"entrepot/registry"
 	"entrepot/registry/access"
+	"entrepot/registry/events"
 	"entrepot/registry/filestore"
 	"entrepot/registry/origin"
 
@@ -33,6 +34,7 @@ type originRole struct {
 	bucket *blobstore.S3  // nil with a directory
 	memory *blobstore.Memory
 	files  io.Closer // the store of files
+	events *events.Sender
 
 	end     context.CancelFunc // of what runs
 	running sync.WaitGroup
@@ -54,8 +56,12 @@ func openOrigin(cfg *OriginConfig, logs *loggers, reg prometheus.Registerer) (_ 
 	if o.memory, err = blobstore.NewMemory(int64(cfg.Memory)); err != nil {
 		return nil, fmt.Errorf("origin.memory: %w", err)
 	}
+	if o.events, err = openWebhooks(cfg, logs, reg); err != nil {
+		return nil, err
+	}
 	o.origin, err = origin.New(origin.Config{
 		Store:        store,
+		Listener:     o.events.Registry(),
 		Uploads:      string(cfg.Uploads),
 		Memory:       o.memory,
 		UploadTTL:    time.Duration(cfg.UploadTTL),
@@ -126,7 +132,7 @@ func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // openFiles opens the file store, which is beside the registry's and of the
 // same kind: the one must not collect what the other names.
 func (o *originRole) openFiles(cfg *OriginConfig, writers *access.Access, logs *loggers) (http.Handler, error) {
-	files := filestore.Config{Logger: logs.main, Done: observeFiles(logs.access)}
+	files := filestore.Config{Logger: logs.main, Done: observeFiles(logs.access), Listener: o.events.Files()}
 	if writers != nil {
 		files.Authorizer = writers.Files()
 	}
@@ -201,10 +207,10 @@ func (o *originRole) handler() http.Handler { return o.http }
 
 // close ends what runs, then closes the stores. The HTTP server is shut down
 // before.
-func (o *originRole) close(context.Context) error {
+func (o *originRole) close(ctx context.Context) error {
 	o.end()
 	o.running.Wait()
-	return errors.Join(o.origin.Close(), o.closeStores())
+	return errors.Join(o.events.Close(ctx), o.origin.Close(), o.closeStores())
 }
 
 func (o *originRole) closeStores() error {
