@@ -77,6 +77,9 @@ func (x *exchange) fail(err error) {
 	for _, name := range []string{"Etag", "Last-Modified", "Repr-Digest", "Content-Security-Policy", "Accept-Ranges"} {
 		header.Del(name) // those of what could not be sent
 	}
+	if x.r.ContentLength != 0 && !errors.Is(err, os.ErrDeadlineExceeded) {
+		armRead(x.w.connection, x.timeout) // for what the server reads of the body before it answers
+	}
 	p := x.tell(err)
 	header.Set("Cache-Control", "no-store")
 	header.Add("Vary", "Accept")
@@ -88,7 +91,10 @@ func (x *exchange) fail(err error) {
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	x.w.WriteHeader(p.status)
 	if x.r.Method != http.MethodHead {
-		_, _ = io.WriteString(x.w, body) // a client that left needs no answer
+		// Without a deadline, which what is left of the request's body could
+		// use up: so little fits the kernel's buffers.
+		n, _ := io.WriteString(x.w.ResponseWriter, body) // a client that left needs no answer
+		x.w.written += int64(n)
 	}
 }
 

@@ -110,6 +110,7 @@ type pacedBody struct {
 	timeout    time.Duration
 	sinceArmed int64
 	read       int64 // bytes
+	whole      bool  // read to its end
 	err        error // why it ended early; nil when it did not
 }
 
@@ -126,7 +127,10 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
 	b.sinceArmed += int64(n)
 	b.read += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	switch {
+	case err == io.EOF:
+		b.whole = true
+	case err != nil:
 		b.err = err
 	}
 	return n, err
@@ -134,16 +138,22 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 
 func (b *pacedBody) arm() {
 	b.sinceArmed = 0
-	if b.timeout > 0 {
-		_ = b.connection.SetReadDeadline(time.Now().Add(b.timeout)) // a body in memory has none
+	armRead(b.connection, b.timeout)
+}
+
+// armRead bounds how long the next bytes of a body may take.
+func armRead(connection *http.ResponseController, timeout time.Duration) {
+	if timeout > 0 {
+		_ = connection.SetReadDeadline(time.Now().Add(timeout)) // a body in memory has none
 	}
 }
 
-// finish takes the deadline away: storing may take longer, and the server
-// reads on meanwhile to see whether the client leaves. That of a body that came
-// to no good end stays: the server would wait for the rest of it.
+// finish takes the deadline of a whole body away: storing may take longer, and
+// the server reads on meanwhile to see whether the client leaves. Where
+// something is left of the body, the server reads that before it answers, and
+// must not wait for it without end.
 func (b *pacedBody) finish() {
-	if b.timeout > 0 && b.err == nil {
+	if b.timeout > 0 && b.whole {
 		_ = b.connection.SetReadDeadline(time.Time{})
 	}
 }

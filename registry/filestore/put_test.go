@@ -1,20 +1,17 @@
 package filestore_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"entrepot/blobstore"
 
@@ -268,90 +265,6 @@ func putTests() map[string]func(*testing.T, *site) {
 
 // tag is the entity tag of content.
 func tag(body string) string { return `"` + string(digest.FromString(body)) + `"` }
-
-func TestWhoAsksFirstSendsNothingInVain(t *testing.T) {
-	s := newSite(t, openDir(t))
-	s.put("/a", "x").want(http.StatusCreated)
-	server := s.serve()
-	for want, request := range map[string]string{
-		"409": "/a?digest=" + string(digest.FromString("other")),
-		"200": "/a?digest=" + string(digest.FromString("x")),
-		"201": "/b?digest=" + string(digest.FromString("x")),
-	} {
-		c, err := net.Dial("tcp", server.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(c, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", request)
-		line, err := bufio.NewReader(c).ReadString('\n')
-		if err != nil || !strings.HasPrefix(line, "HTTP/1.1 "+want) {
-			t.Errorf("%s: %s %v, want %s before any content", request, line, err, want)
-		}
-		c.Close()
-	}
-}
-
-func TestABodyThatBreaksStoresNothing(t *testing.T) {
-	s := newSite(t, openDir(t))
-	done := make(chan struct{})
-	s.config.Done = func(o *observation) {
-		if o.Status != 400 && o.Status != 499 {
-			t.Errorf("status %d: %v", o.Status, o.Err)
-		}
-		close(done)
-	}
-	s.open()
-	server := s.serve()
-	c, err := net.Dial("tcp", server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintf(c, "PUT /a?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", digest.FromString("half of it"))
-	c.Close()
-	<-done
-	s.config.Done = nil
-	s.open()
-	s.ask(http.MethodGet, "/a", "").want(http.StatusNotFound)
-	s.put("/a", "half of it").want(http.StatusCreated)
-}
-
-func TestABodyThatStallsIsGivenUp(t *testing.T) {
-	s := newSite(t, openDir(t))
-	s.config.WriteTimeout = 50 * time.Millisecond
-	s.open()
-	server := s.serve()
-	c, err := net.Dial("tcp", server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	fmt.Fprintf(c, "PUT /a?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", digest.FromString("half of it"))
-	line, err := bufio.NewReader(c).ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "HTTP/1.1 408") {
-		t.Errorf("got %q, %v", line, err)
-	}
-}
-
-func TestAContentOfUnknownLengthIsTaken(t *testing.T) {
-	s := newSite(t, openDir(t))
-	server := s.serve()
-	for range 2 { // new, and there already
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, server.URL+"/a", io.MultiReader(strings.NewReader("in "), strings.NewReader("chunks")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Repr-Digest", field("in chunks"))
-		response, err := server.Client().Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		if response.StatusCode >= 300 || r.ContentLength > 0 {
-			t.Errorf("status %s", response.Status)
-		}
-	}
-	s.holds("/a", "in chunks")
-}
 
 func TestAFullStoreSaysSo(t *testing.T) {
 	s := newSite(t, openDir(t))
