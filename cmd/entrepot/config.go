@@ -213,12 +213,15 @@ func (u *UpstreamConfig) SetDefaults() {
 }
 
 // standaloneConfig is what serve runs without a file: a node for the public
-// registries, with its store in ./data.
+// registries, with its store in ./data, and an origin in ./data/origin that
+// nobody may write until a file names identities.
 func standaloneConfig() *Config {
-	c, n := new(Config), new(NodeConfig)
+	c, n, o := new(Config), new(NodeConfig), new(OriginConfig)
 	c.SetDefaults()
 	n.SetDefaults()
-	c.Node = n
+	o.SetDefaults()
+	c.Node, c.Origin = n, o
+	o.Store.Dir, o.Uploads = "data/origin", "data/origin/uploads"
 	n.Store.Dir = "data"
 	n.DefaultUpstream = "docker.io"
 	n.Upstreams = map[string]UpstreamConfig{}

@@ -42,7 +42,8 @@ SIGINT. Running transfers then get node.shutdown_timeout to finish; a second
 signal cuts them. SIGHUP has the certificate's files read at once.
 
 Without a file it runs a node for the public registries on :5000, with its store
-in ./data, and the admin listener on 127.0.0.1:9090.`,
+in ./data, an empty origin on :5001 that nobody may write, and the admin
+listener on 127.0.0.1:9090.`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
