@@ -37,11 +37,14 @@ func (c *Client) copyFile(ctx context.Context, what *FileCopy) (FileCopied, erro
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return FileCopied{}, err
 	}
-	if store, ok := what.To.(*webStore); ok {
-		// The source need not even have it any more.
-		file, done, err := store.mount(ctx, what.Name, what.SHA256, what.Overwrite)
-		if done || err != nil {
-			return FileCopied{FileInfo: file}, err
+	if mounter, ok := what.To.(Mounter); ok {
+		// The source need not even have it any more. A server that does not
+		// know what it is asked is sent the content.
+		if size, err := mounter.HasContent(ctx, what.SHA256); err == nil {
+			err = mounter.Mount(ctx, what.Name, what.SHA256, what.Overwrite)
+			if !errors.Is(err, ErrNotFound) {
+				return FileCopied{FileInfo: FileInfo{Name: what.Name, Size: size, SHA256: what.SHA256}}, err
+			}
 		}
 	}
 	info, err := what.From.Stat(ctx, what.Name)

@@ -59,7 +59,7 @@ func (s *webStore) Mount(ctx context.Context, name string, d digest.Digest, over
 	}
 	req.url.RawQuery = query.Encode()
 	_, err = s.host.fetch(ctx, req, maxErrorBody)
-	return writing(err)
+	return err
 }
 
 // MountFile gives content that a store has a name, as CopyFile does with

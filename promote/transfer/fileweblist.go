@@ -115,15 +115,3 @@ func (s *webStore) folder(ctx context.Context, folder string) ([]webEntry, error
 	}
 	return nil, failf(ErrRefused, "%s: more than %d pages", req.what(), maxPages)
 }
-
-// mount lets a name point to content that the store has already, under another
-// name or none. Only an origin's file store can do that, and only such a one
-// has content by its digest.
-func (s *webStore) mount(ctx context.Context, name string, d digest.Digest, overwrite bool) (file FileInfo, done bool, err error) {
-	file = FileInfo{Name: name, SHA256: d}
-	if file.Size, err = s.HasContent(ctx, d); err != nil {
-		return file, false, nil //nolint:nilerr // then it is sent, which will say more
-	}
-	err = s.Mount(ctx, name, d, overwrite)
-	return file, err == nil, err
-}
