@@ -283,6 +283,16 @@ func (p *Process) group() []member {
 	return members
 }
 
+// Log is what every run of the process has said so far.
+func (p *Process) Log() string {
+	p.t.Helper()
+	log, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatalf("reading what %s said: %v", p.config.Name, err)
+	}
+	return string(log)
+}
+
 // logTail is the end of what the process said.
 func (p *Process) logTail() []byte {
 	log, err := os.ReadFile(p.log)

@@ -1,0 +1,200 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"entrepot/e2e/testenv"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// shelf holds ledgers, of which the origin serves one at a time. The origin's
+// ledger directory is a link to it, so that it is another at once.
+type shelf struct {
+	dir, link string
+}
+
+// newShelf puts the production's ledger, which has no entries yet, on a shelf
+// as "good".
+func newShelf(t *testing.T, p *production) *shelf {
+	t.Helper()
+	u, err := url.Parse(p.ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &shelf{t.TempDir(), u.Path}
+	if err := os.Mkdir(filepath.Join(s.dir, "good"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.serve(t, "good")
+	return s
+}
+
+// serve has the origin serve one of the ledgers.
+func (s *shelf) serve(t *testing.T, name string) {
+	t.Helper()
+	fresh := filepath.Join(s.dir, "link")
+	if err := os.Symlink(filepath.Join(s.dir, name), fresh); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(fresh, s.link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copy puts a copy of a ledger on the shelf, and returns its URL.
+func (s *shelf) copy(t *testing.T, from, to string) string {
+	t.Helper()
+	if err := os.CopyFS(filepath.Join(s.dir, to), os.DirFS(filepath.Join(s.dir, from))); err != nil {
+		t.Fatal(err)
+	}
+	return (&url.URL{Scheme: "file", Path: filepath.Join(s.dir, to)}).String()
+}
+
+// change rewrites an object of a ledger.
+func (s *shelf) change(t *testing.T, name, object string, change func([]byte) []byte) {
+	t.Helper()
+	file := filepath.Join(s.dir, name, filepath.FromSlash(object))
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, change(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// metric is the value of a node's metric, the only one of its name.
+func metric(t *testing.T, node *testenv.Node, name string) float64 {
+	t.Helper()
+	for line := range strings.Lines(node.Metrics()) {
+		if !strings.HasPrefix(line, name+"{") {
+			continue
+		}
+		fields := strings.Fields(line)
+		value, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	t.Fatalf("the node has no metric %s", name)
+	return 0
+}
+
+// waitFor tries until a condition holds.
+func waitFor(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for start := time.Now(); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 15*time.Second {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func TestANodeRefusesABadLedgerLoudlyAndGoesOnServing(t *testing.T) {
+	p := startProduction(t, nil)
+	s := newShelf(t, p)
+	first := testenv.PushFile(t, p.staging.Host(), "staging/tool", "rc1", 1<<10).Root.Digest
+	second := testenv.PushFile(t, p.staging.Host(), "staging/tool", "rc2", 1<<10).Root.Digest
+	tool := func(digests map[digest.Digest][]string) []listed { return []listed{{"tool", digests}} }
+
+	p.configure(t, tool(map[digest.Digest][]string{first: {"v1", "stable"}}))
+	p.promote(t, 0, "apply", p.file)
+	s.copy(t, "good", "older")
+	forked := s.copy(t, "good", "forked")
+	p.configure(t, tool(map[digest.Digest][]string{first: {"v1"}, second: {"v2", "stable"}}))
+	p.promote(t, 0, "apply", p.file)
+	p.seen(t, "tool", "stable", http.StatusOK, second)
+	entries := metric(t, p.node, "entrepot_ledger_entries")
+
+	// Whoever has the key, or the bucket, may write other ledgers: what they
+	// would have clients see is that stable is first again.
+	back := func(ledger string, tags ...string) {
+		t.Helper()
+		p.configure(t, tool(map[digest.Digest][]string{first: append(tags, "v1", "stable"), second: {"v2"}}))
+		p.promote(t, 0, "apply", p.file, "--ledger", ledger) // the last of two flags counts
+	}
+	// The names at the origin are not what this is about.
+	back(s.copy(t, "good", "signature"))
+	back(s.copy(t, "good", "truncated"))
+	back(forked, "f1", "f2", "f3")
+	if err := os.Mkdir(filepath.Join(s.dir, "gone"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.change(t, "signature", "checkpoint", func(checkpoint []byte) []byte {
+		at := len(checkpoint) - 8 // of the signature, in base64
+		checkpoint[at] = map[bool]byte{true: 'B', false: 'A'}[checkpoint[at] == 'A']
+		return checkpoint
+	})
+	s.change(t, "truncated", fmt.Sprintf("tile/entries/000.p/%d", int(entries)+1), func(tile []byte) []byte { return tile[:len(tile)/2] })
+
+	for _, bad := range []struct{ name, why string }{
+		{"signature", "the checkpoint is not signed by the ledger's key"},
+		{"truncated", "the ledger is corrupt"},
+		{"older", "the ledger was rolled back"},
+		{"forked", "the ledger was forked"},
+		{"gone", "the ledger was rolled back"},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			unchanged := func() {
+				t.Helper()
+				p.seen(t, "tool", "stable", http.StatusOK, second)
+				p.seen(t, "tool", "v1", http.StatusOK, first)
+				if n := metric(t, p.node, "entrepot_ledger_entries"); n != entries {
+					t.Errorf("%v entries are followed, want %v", n, entries)
+				}
+			}
+			refusal := func() {
+				t.Helper()
+				said, failures := len(p.node.Process().Log()), metric(t, p.node, "entrepot_ledger_poll_failures_total")
+				s.serve(t, bad.name)
+				waitFor(t, "polls that fail are counted", func() bool {
+					return metric(t, p.node, "entrepot_ledger_poll_failures_total") > failures+1
+				})
+				waitFor(t, "the refusal is logged", func() bool { return refusedLoudly(p.node.Process().Log()[said:], bad.why) })
+				unchanged()
+			}
+			refusal()
+			// A node that starts anew takes it no more than one that runs.
+			said := len(p.node.Process().Log())
+			p.node.Stop()
+			p.node.Start()
+			waitFor(t, "the refusal is logged after a start", func() bool { return refusedLoudly(p.node.Process().Log()[said:], bad.why) })
+			unchanged()
+
+			said = len(p.node.Process().Log())
+			s.serve(t, "good")
+			waitFor(t, "the ledger is followed again", func() bool {
+				return strings.Contains(p.node.Process().Log()[said:], "the ledger is followed again")
+			})
+			unchanged()
+		})
+	}
+	t.Run("and follows the good one on", func(t *testing.T) {
+		back(p.ledger)
+		p.seen(t, "tool", "stable", http.StatusOK, first)
+	})
+}
+
+// refusedLoudly says whether a log has an error that the ledger is refused, and
+// why.
+func refusedLoudly(log, why string) bool {
+	for line := range strings.Lines(log) {
+		var told struct{ Level, Msg, Error string }
+		if json.Unmarshal([]byte(line), &told) == nil && told.Level == "ERROR" &&
+			strings.HasPrefix(told.Msg, "THE LEDGER IS REFUSED") && strings.Contains(told.Error, why) {
+			return true
+		}
+	}
+	return false
+}
