@@ -198,3 +198,93 @@ func refusedLoudly(log, why string) bool {
 	}
 	return false
 }
+
+func TestPromotionSaysWhatStandsInItsWayAndWritesNothingThere(t *testing.T) {
+	p := startProduction(t, nil)
+	mine := testenv.PushFile(t, p.staging.Host(), "staging/tool", "rc1", 1<<10).Root.Digest
+	list := []listed{{"tool", map[digest.Digest][]string{mine: {"v1"}}}}
+	p.configure(t, list)
+
+	t.Run("a wrong password", func(t *testing.T) {
+		const wrong = "hunter2"
+		got := testenv.Entrepot(t, p.origin.DockerWith(t, wrong), "promote", "apply", "--ledger", p.ledger, "--ledger-key", p.key, p.file)
+		if got.Status != 1 || !strings.Contains(got.Stdout, p.origin.Host()) || !strings.Contains(got.Stdout, "the name or the password is wrong") {
+			t.Errorf("status %d, and it is not told what is wrong", got.Status)
+		}
+		if strings.Contains(got.Stdout+got.Stderr, wrong) {
+			t.Error("the password is told")
+		}
+	})
+	t.Run("staging that is down", func(t *testing.T) {
+		p.staging.Stop()
+		got := p.promote(t, 1, "apply", p.file)
+		if !strings.Contains(got.Stdout, p.staging.Host()) || !strings.Contains(got.Stdout, "connection refused") {
+			t.Error("it is not told what is down")
+		}
+		p.staging.Start()
+	})
+	t.Run("nothing was written", func(t *testing.T) {
+		p.seen(t, "tool", "v1", http.StatusNotFound, "")
+		p.seen(t, "tool", mine.String(), http.StatusNotFound, "")
+		if got := testenv.Entrepot(t, t.TempDir(), "ledger", "show", "--ledger", p.ledger); got.Status != 1 || !strings.Contains(got.Stderr, "there is no ledger at ") {
+			t.Errorf("status %d, and there is a ledger", got.Status)
+		}
+	})
+	t.Run("the right password, and staging that is back", func(t *testing.T) {
+		p.promote(t, 0, "apply", p.file)
+		p.seen(t, "tool", "v1", http.StatusOK, mine)
+	})
+}
+
+func TestAnIdentityWritesWithinItsPatternsOnly(t *testing.T) {
+	staging := testenv.StartRegistry(t)
+	origin := testenv.StartOrigin(t, testenv.OriginConfig{Race: true, Extra: map[string]any{
+		"rules": []map[string]any{{"identity": testenv.Promoter, "repositories": []string{"app/mine/*"}, "actions": []string{"push"}}},
+	}})
+	own := testenv.PushFile(t, staging.Host(), "staging/mine/tool", "rc1", 1<<10).Root.Digest
+	foreign := testenv.PushFile(t, staging.Host(), "staging/others/tool", "rc1", 1<<10).Root.Digest
+	p := &production{staging: staging, origin: origin, file: filepath.Join(t.TempDir(), "app.yaml")}
+	p.configure(t, []listed{
+		{"mine/tool", map[digest.Digest][]string{own: {"v1"}}},
+		{"others/tool", map[digest.Digest][]string{foreign: {"v1"}}},
+	})
+	got := testenv.Entrepot(t, origin.Docker, "promote", "apply", p.file)
+	if got.Status != 1 {
+		t.Errorf("status %d, want 1", got.Status)
+	}
+	for _, want := range []string{"failed: create others/tool:v1", "403", testenv.Promoter, "app/others/tool"} {
+		if !strings.Contains(got.Stdout, want) {
+			t.Errorf("%q is not told", want)
+		}
+	}
+	for reference, want := range map[string]int{
+		"mine/tool/manifests/v1":                   http.StatusOK,
+		"others/tool/manifests/v1":                 http.StatusNotFound,
+		"others/tool/manifests/" + string(foreign): http.StatusNotFound,
+	} {
+		if status, body := ask(t, origin.URL()+"/v2/app/"+reference); status != want {
+			t.Errorf("%s: %d, want %d: %s", reference, status, want, body)
+		}
+	}
+	// Without promotion in between, the answer names what is denied, and to whom.
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, origin.URL()+"/v2/app/others/tool/blobs/uploads/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.SetBasicAuth(testenv.Promoter, testenv.PromoterPassword)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var told struct {
+		Errors []struct{ Code, Message string }
+	}
+	if err := json.NewDecoder(response.Body).Decode(&told); err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != http.StatusForbidden || len(told.Errors) != 1 || told.Errors[0].Code != "DENIED" ||
+		!strings.Contains(told.Errors[0].Message, testenv.Promoter) || !strings.Contains(told.Errors[0].Message, "app/others/tool") {
+		t.Errorf("%s: %+v", response.Status, told)
+	}
+}
