@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +28,9 @@ type Applier struct {
 	Concurrency int
 	// Progress hears of each item that is done or has failed; nil is nobody.
 	Progress func(Result)
+	// Logger is told of what was left out without harm to an item; nil
+	// discards it.
+	Logger *slog.Logger
 }
 
 // Result is what became of an item at its destinations.
@@ -167,7 +171,8 @@ func (a *Applier) image(ctx context.Context, j *job) error {
 		return nil // nothing but adoptions
 	}
 	what.Trusted = trusted
-	_, err := a.Client.Copy(ctx, what)
+	copied, err := a.Client.Copy(ctx, what)
+	a.tell(ctx, &what, &copied)
 	if !errors.Is(err, transfer.ErrNotFound) || what.From == what.To {
 		return err
 	}
@@ -178,6 +183,20 @@ func (a *Applier) image(ctx context.Context, j *job) error {
 	what.From = what.To
 	_, err = a.Client.Copy(ctx, what)
 	return err
+}
+
+// tell logs what was left out of an image that is promoted all the same.
+func (a *Applier) tell(ctx context.Context, what *transfer.Copy, copied *transfer.Copied) {
+	if a.Logger == nil {
+		return
+	}
+	if len(copied.Lost) > 0 {
+		a.Logger.WarnContext(ctx, "the source lists referrers that it has lost", "image", what.From.String()+"@"+string(what.Digest), "lost", copied.Lost)
+	}
+	if len(copied.Kept) > 0 {
+		a.Logger.WarnContext(ctx, "source and destination have different signatures; the destination's are kept",
+			"image", what.To.String()+"@"+string(what.Digest), "tags", copied.Kept)
+	}
 }
 
 // file copies a file.

@@ -202,6 +202,8 @@ func (a *Auditor) fileStore(ctx context.Context, h holder, names map[string]dige
 	for name, want := range names {
 		info, err := a.Client.SumFile(ctx, store, name, a.Deep)
 		switch {
+		case errors.Is(err, transfer.ErrCorrupt):
+			f.add(Corrupt, h, name, want, info.SHA256, err)
 		case errors.Is(err, transfer.ErrNotFound):
 			f.add(Missing, h, name, want, "", nil)
 		case err != nil:

@@ -48,12 +48,14 @@ type promotion struct {
 	maxDeletes  int
 	concurrency int
 	rate        float64
+	tokenHosts  []string
 
 	changes bool // the ledger is going to be written
 
 	counts transfer.Counters
 	client *transfer.Client
 	log    *ledger.Log
+	logger *slog.Logger
 }
 
 // Sets of flags.
@@ -69,7 +71,12 @@ func (p *promotion) outputFlag(cmd *cobra.Command) {
 func (p *promotion) workFlags(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&p.maxDeletes, "max-deletes", defaultMaxDeletes, "delete nothing if more than `N` names would be deleted")
 	cmd.Flags().IntVar(&p.concurrency, "concurrency", 16, "work on `N` images or files at once")
+	p.hostFlags(cmd)
+}
+
+func (p *promotion) hostFlags(cmd *cobra.Command) {
 	cmd.Flags().Float64Var(&p.rate, "rate", 0, "send each host at most `N` requests a second; 0 is no limit")
+	cmd.Flags().StringSliceVar(&p.tokenHosts, "token-host", nil, "`HOST` besides a registry's own that may issue its tokens, and so sees credentials; may be repeated")
 }
 
 // check is about flags alone: what is wrong with them is wrong usage.
@@ -90,17 +97,18 @@ func (p *promotion) check(cmd *cobra.Command, _ []string) error {
 // open makes the client, and opens the ledger when there is one. Without a key
 // to check it by, the ledger is taken on trust.
 func (p *promotion) open(ctx context.Context, stderr io.Writer) (err error) {
-	logger := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	p.logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	p.client, err = transfer.New(transfer.Config{
 		Progress:          &p.counts,
 		RequestsPerSecond: p.rate,
+		TokenHosts:        p.tokenHosts,
 		UserAgent:         "entrepot/" + readVersion().Version,
-		Logger:            logger,
+		Logger:            p.logger,
 	})
 	if err != nil || p.ledger == "" {
 		return err
 	}
-	cfg := ledger.Config{AnyKey: p.ledgerKey == "", Logger: logger}
+	cfg := ledger.Config{AnyKey: p.ledgerKey == "", Logger: p.logger}
 	if p.ledgerKey != "" {
 		if cfg.Key, err = ledger.LoadKey(p.ledgerKey); err != nil {
 			return fmt.Errorf("--ledger-key: %w", err)
@@ -321,6 +329,7 @@ func (p *promotion) apply(cmd *cobra.Command, plan *promote.Plan) error {
 	display := newDisplay(cmd.ErrOrStderr(), len(plan.Changes()), &p.counts)
 	applier := &promote.Applier{
 		Client: p.client, Ledger: p.log, Revision: plan.Revision, Concurrency: p.concurrency, Progress: display.result,
+		Logger: p.logger,
 	}
 	report, err := applier.Apply(cmd.Context(), plan)
 	display.end()

@@ -48,6 +48,7 @@ standard output, or a thin tree in a new directory with --out.`,
 		}),
 	}
 	cmd.Flags().StringVar(&source, "source", "", "`STAGING` registry or file store of the project")
+	p.hostFlags(cmd)
 	cmd.Flags().StringVar(&dir, "out", "", "write a thin tree into `DIR` instead")
 	return cmd
 }
@@ -87,6 +88,7 @@ written by its staging or its production name; IMAGE:TAG@DIGEST asks nobody.`,
 			return err
 		}),
 	}
+	p.hostFlags(cmd)
 	return cmd
 }
 
