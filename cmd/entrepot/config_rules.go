@@ -19,6 +19,7 @@ import (
 	"entrepot/cmd/internal/yamlconf"
 	"entrepot/promote/ledger"
 	"entrepot/registry"
+	"entrepot/registry/access"
 )
 
 // leastMemory is the smallest memory tier: less holds no manifests worth having.
@@ -97,13 +98,9 @@ func (c check) origin(o *OriginConfig) {
 		}
 		c.atLeast(path+".threshold", w.Threshold, 1)
 	}
+	c.file("origin.htpasswd", o.Htpasswd)
 	for i, r := range o.Rules {
-		path := fmt.Sprintf("origin.rules[%d]", i)
-		for j, action := range r.Actions {
-			if action != string(registry.ActionPush) && action != string(registry.ActionDelete) {
-				c.Problemf(fmt.Sprintf("%s.actions[%d]", path, j), "%s.actions: %q is neither push nor delete", path, action)
-			}
-		}
+		c.rule(fmt.Sprintf("origin.rules[%d]", i), r)
 	}
 	if o.Ledger != "" {
 		if _, err := ledger.OpenStorage(o.Ledger); err != nil {
@@ -115,6 +112,31 @@ func (c check) origin(o *OriginConfig) {
 	}
 	if o.CollectEvery < 0 {
 		c.Problemf("origin.collect_every", "origin.collect_every is %v; it must be 0s (never) or more", o.CollectEvery)
+	}
+}
+
+// rule checks who may write what.
+func (c check) rule(path string, r RuleConfig) {
+	if r.Identity == "" {
+		c.Problemf(path, `%s.identity is missing; name one of the htpasswd file, or "*" for all of them`, path)
+	}
+	if len(r.Repositories)+len(r.Files) == 0 {
+		c.Problemf(path, "%s has neither repositories nor files; write patterns of them", path)
+	}
+	if len(r.Actions) == 0 {
+		c.Problemf(path, "%s.actions is missing; write push, delete or both", path)
+	}
+	for i, action := range r.Actions {
+		if action != string(registry.ActionPush) && action != string(registry.ActionDelete) {
+			c.Problemf(fmt.Sprintf("%s.actions[%d]", path, i), "%s.actions: %q is neither push nor delete", path, action)
+		}
+	}
+	for key, patterns := range map[string][]string{"repositories": r.Repositories, "files": r.Files} {
+		for i, pattern := range patterns {
+			if _, err := access.ParsePattern(pattern); err != nil {
+				c.Problemf(fmt.Sprintf("%s.%s[%d]", path, key, i), "%s.%s: %v", path, key, err)
+			}
+		}
 	}
 }
 
@@ -172,7 +194,14 @@ func (c check) ledger(path string, l *LedgerConfig) {
 	if l.Key == "" {
 		c.Problemf(path, "%s.key is missing; name the file with the ledger's public key (.pub), without which anybody could write names", path)
 	}
-	c.file(path+".key", l.Key)
+	if data := c.file(path+".key", l.Key); data != nil {
+		switch key, err := ledger.ParseKey(string(data)); {
+		case err != nil:
+			c.Problemf(path+".key", "%s.key: %s is no ledger's key: %v", path, l.Key, err)
+		case key.Signer != nil:
+			c.Problemf(path+".key", "%s.key: %s is the private key, with which whoever breaks in here signs names; a node needs the public one (.pub)", path, l.Key)
+		}
+	}
 	if l.Interval < Duration(100*time.Millisecond) {
 		c.Problemf(path+".interval", "%s.interval is %v; it must be at least 100ms", path, l.Interval)
 	}
