@@ -51,10 +51,11 @@ func (s *shelf) serve(t *testing.T, name string) {
 	}
 }
 
-// copy puts a copy of a ledger on the shelf, and returns its URL.
-func (s *shelf) copy(t *testing.T, from, to string) string {
+// copy puts a copy of the good ledger, as it is now, on the shelf, and returns
+// its URL.
+func (s *shelf) copy(t *testing.T, to string) string {
 	t.Helper()
-	if err := os.CopyFS(filepath.Join(s.dir, to), os.DirFS(filepath.Join(s.dir, from))); err != nil {
+	if err := os.CopyFS(filepath.Join(s.dir, to), os.DirFS(filepath.Join(s.dir, "good"))); err != nil {
 		t.Fatal(err)
 	}
 	return (&url.URL{Scheme: "file", Path: filepath.Join(s.dir, to)}).String()
@@ -94,9 +95,13 @@ func metric(t *testing.T, node *testenv.Node, name string) float64 {
 // waitFor tries until a condition holds.
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for start := time.Now(); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > 15*time.Second {
-			t.Fatalf("waited in vain: %s", what)
+	again, enough := time.NewTicker(20*time.Millisecond), time.After(15*time.Second)
+	defer again.Stop()
+	for !holds() {
+		select {
+		case <-again.C:
+		case <-enough:
+			t.Fatalf("waited in vain until %s", what)
 		}
 	}
 }
@@ -110,23 +115,23 @@ func TestANodeRefusesABadLedgerLoudlyAndGoesOnServing(t *testing.T) {
 
 	p.configure(t, tool(map[digest.Digest][]string{first: {"v1", "stable"}}))
 	p.promote(t, 0, "apply", p.file)
-	s.copy(t, "good", "older")
-	forked := s.copy(t, "good", "forked")
+	s.copy(t, "older")
+	forked := s.copy(t, "forked")
 	p.configure(t, tool(map[digest.Digest][]string{first: {"v1"}, second: {"v2", "stable"}}))
 	p.promote(t, 0, "apply", p.file)
 	p.seen(t, "tool", "stable", http.StatusOK, second)
-	entries := metric(t, p.node, "entrepot_ledger_entries")
+	const entries = 4 // v1, stable; v2, stable again
+	waitFor(t, "the node follows all entries", func() bool { return metric(t, p.node, "entrepot_ledger_entries") == entries })
 
-	// Whoever has the key, or the bucket, may write other ledgers: what they
-	// would have clients see is that stable is first again.
+	// Whoever has the bucket or the key writes other ledgers. What all of them
+	// would have clients see is that stable is the first again.
 	back := func(ledger string, tags ...string) {
 		t.Helper()
 		p.configure(t, tool(map[digest.Digest][]string{first: append(tags, "v1", "stable"), second: {"v2"}}))
 		p.promote(t, 0, "apply", p.file, "--ledger", ledger) // the last of two flags counts
 	}
-	// The names at the origin are not what this is about.
-	back(s.copy(t, "good", "signature"))
-	back(s.copy(t, "good", "truncated"))
+	back(s.copy(t, "signature"))
+	back(s.copy(t, "truncated"))
 	back(forked, "f1", "f2", "f3")
 	if err := os.Mkdir(filepath.Join(s.dir, "gone"), 0o755); err != nil {
 		t.Fatal(err)
@@ -136,7 +141,7 @@ func TestANodeRefusesABadLedgerLoudlyAndGoesOnServing(t *testing.T) {
 		checkpoint[at] = map[bool]byte{true: 'B', false: 'A'}[checkpoint[at] == 'A']
 		return checkpoint
 	})
-	s.change(t, "truncated", fmt.Sprintf("tile/entries/000.p/%d", int(entries)+1), func(tile []byte) []byte { return tile[:len(tile)/2] })
+	s.change(t, "truncated", fmt.Sprintf("tile/entries/000.p/%d", entries+1), func(tile []byte) []byte { return tile[:len(tile)/2] })
 
 	for _, bad := range []struct{ name, why string }{
 		{"signature", "the checkpoint is not signed by the ledger's key"},
@@ -154,27 +159,24 @@ func TestANodeRefusesABadLedgerLoudlyAndGoesOnServing(t *testing.T) {
 					t.Errorf("%v entries are followed, want %v", n, entries)
 				}
 			}
-			refusal := func() {
-				t.Helper()
-				said, failures := len(p.node.Process().Log()), metric(t, p.node, "entrepot_ledger_poll_failures_total")
-				s.serve(t, bad.name)
-				waitFor(t, "polls that fail are counted", func() bool {
-					return metric(t, p.node, "entrepot_ledger_poll_failures_total") > failures+1
-				})
-				waitFor(t, "the refusal is logged", func() bool { return refusedLoudly(p.node.Process().Log()[said:], bad.why) })
-				unchanged()
-			}
-			refusal()
+			said, failures := len(p.node.Process().Log()), metric(t, p.node, "entrepot_ledger_poll_failures_total")
+			s.serve(t, bad.name)
+			waitFor(t, "failed polls were counted", func() bool {
+				return metric(t, p.node, "entrepot_ledger_poll_failures_total") > failures+1
+			})
+			waitFor(t, "the refusal was logged", func() bool { return refusedLoudly(p.node.Process().Log()[said:], bad.why) })
+			unchanged()
+
 			// A node that starts anew takes it no more than one that runs.
-			said := len(p.node.Process().Log())
+			said = len(p.node.Process().Log())
 			p.node.Stop()
 			p.node.Start()
-			waitFor(t, "the refusal is logged after a start", func() bool { return refusedLoudly(p.node.Process().Log()[said:], bad.why) })
+			waitFor(t, "the refusal was logged after a start", func() bool { return refusedLoudly(p.node.Process().Log()[said:], bad.why) })
 			unchanged()
 
 			said = len(p.node.Process().Log())
 			s.serve(t, "good")
-			waitFor(t, "the ledger is followed again", func() bool {
+			waitFor(t, "the ledger was followed again", func() bool {
 				return strings.Contains(p.node.Process().Log()[said:], "the ledger is followed again")
 			})
 			unchanged()
@@ -190,7 +192,11 @@ func TestANodeRefusesABadLedgerLoudlyAndGoesOnServing(t *testing.T) {
 // why.
 func refusedLoudly(log, why string) bool {
 	for line := range strings.Lines(log) {
-		var told struct{ Level, Msg, Error string }
+		var told struct {
+			Level string `json:"level"`
+			Msg   string `json:"msg"`
+			Error string `json:"error"`
+		}
 		if json.Unmarshal([]byte(line), &told) == nil && told.Level == "ERROR" &&
 			strings.HasPrefix(told.Msg, "THE LEDGER IS REFUSED") && strings.Contains(told.Error, why) {
 			return true
@@ -278,7 +284,10 @@ func TestAnIdentityWritesWithinItsPatternsOnly(t *testing.T) {
 	}
 	defer response.Body.Close()
 	var told struct {
-		Errors []struct{ Code, Message string }
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
 	}
 	if err := json.NewDecoder(response.Body).Decode(&told); err != nil {
 		t.Fatal(err)

@@ -88,7 +88,7 @@ func (s *site) login(t *testing.T, password string) {
 // push puts an image of one small layer under a tag, and returns its digest.
 func push(t *testing.T, server *httptest.Server, repository, tag string) digest.Digest {
 	t.Helper()
-	put := func(method, path, mediaType string, body []byte) *http.Response {
+	put := func(method, path, mediaType string, body []byte) {
 		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+"/v2/"+repository+path, bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
@@ -103,7 +103,6 @@ func push(t *testing.T, server *httptest.Server, repository, tag string) digest.
 		if resp.StatusCode != http.StatusCreated {
 			t.Fatalf("%s %s: %s", method, req.URL, resp.Status)
 		}
-		return resp
 	}
 	config, layer := []byte("{}"), []byte("layer of "+repository+":"+tag)
 	for _, blob := range [][]byte{config, layer} {

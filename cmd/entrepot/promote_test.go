@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,9 +69,7 @@ func TestEachKindOfBrokenConfigurationIsToldWithFileAndLine(t *testing.T) {
 			"manifests/staging-app/promoter-manifest.yaml": "registries:\n- {name: staging.example.org/staging-app, src: true}\n- name: registry.example.org/app\n",
 			"images/staging-app/images.yaml":               goodImage,
 		}
-		for name, content := range more {
-			files[name] = content
-		}
+		maps.Copy(files, more)
 		return files
 	}
 	for name, c := range map[string]struct {
@@ -111,11 +110,13 @@ func TestEachKindOfBrokenConfigurationIsToldWithFileAndLine(t *testing.T) {
 			"app.yaml:7: good has the digest sha256:111111111111…, which is revoked on line 8",
 		},
 		"no source": {
-			map[string]string{"app.yaml": strings.Replace(appRegistries, ", src: true", "", 1) + goodImage}, "app.yaml",
+			map[string]string{"app.yaml": strings.Replace(appRegistries, ", src: true", "", 1) + goodImage},
+			"app.yaml",
 			"app.yaml:2: no one of the registries has src: true",
 		},
 		"a scheme before a registry": {
-			map[string]string{"app.yaml": strings.Replace(appRegistries, "registry.example.org", "https://registry.example.org", 1) + goodImage}, "app.yaml",
+			map[string]string{"app.yaml": strings.Replace(appRegistries, "registry.example.org", "https://registry.example.org", 1) + goodImage},
+			"app.yaml",
 			`app.yaml:3: registry "https://registry.example.org/app" has a scheme`,
 		},
 		"a misspelt folder": {
@@ -134,12 +135,14 @@ func TestEachKindOfBrokenConfigurationIsToldWithFileAndLine(t *testing.T) {
 		},
 		"two digests for a file": {
 			map[string]string{"files.yaml": "filestores:\n- {base: \"gs://staging/app\", src: true}\n- base: s3://prod/app\nfiles:\n" +
-				"- name: v1/tool\n  sha256: " + a[7:] + "\n- name: v1/tool\n  sha256: " + b[7:] + "\n"}, "files.yaml",
+				"- name: v1/tool\n  sha256: " + a[7:] + "\n- name: v1/tool\n  sha256: " + b[7:] + "\n"},
+			"files.yaml",
 			"files.yaml:7: file v1/tool has sha256 sha256:bbbbbbbbbbbb… here and sha256:aaaaaaaaaaaa… on line 5",
 		},
 		"a file that climbs out of its store": {
 			map[string]string{"files.yaml": "filestores:\n- {base: \"gs://staging/app\", src: true}\n- base: s3://prod/app\nfiles:\n" +
-				"- name: ../tool\n  sha256: " + a[7:] + "\n"}, "files.yaml",
+				"- name: ../tool\n  sha256: " + a[7:] + "\n"},
+			"files.yaml",
 			`files.yaml:5: file name "../tool" has ".."`,
 		},
 	} {
