@@ -368,7 +368,7 @@ func (r *recorder) write(ctx context.Context) error {
 
 // report says what was done, after run has returned.
 func (r *recorder) report() *Report {
-	report := &Report{}
+	report := &Report{Done: []*Item{}, Failed: []*Item{}}
 	for _, result := range r.results {
 		if result.Err == nil {
 			report.Done = append(report.Done, result.Item)

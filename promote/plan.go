@@ -32,7 +32,7 @@ func (p *Plan) Blocked() []*Item {
 }
 
 func (p *Plan) filter(keep func(*Item) bool) []*Item {
-	var items []*Item
+	items := []*Item{}
 	for _, i := range p.Items {
 		if keep(i) {
 			items = append(items, i)

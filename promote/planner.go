@@ -33,7 +33,7 @@ type Planner struct {
 // destination what differs. Errors: those of ctx. Whatever else goes wrong is
 // an obstacle of the items it concerns.
 func (p *Planner) Plan(ctx context.Context, tree *config.Tree, state *ledger.State) (*Plan, error) {
-	plan := &Plan{Sequence: state.Len(), Problems: tree.Problems}
+	plan := &Plan{Sequence: state.Len(), Problems: tree.Problems, Items: []*Item{}}
 	diff := newDiffer(state)
 	c := &confirmer{client: p.Client, state: state, projects: map[string]*config.Project{}}
 	var guesses []*Item

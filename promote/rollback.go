@@ -80,7 +80,7 @@ func (c *confirmer) fileContent(ctx context.Context, i *Item) {
 }
 
 func rollback(now, then *ledger.State, project, reason string) *Plan {
-	plan := &Plan{Sequence: now.Len()}
+	plan := &Plan{Sequence: now.Len(), Items: []*Item{}}
 	past := byPlace(then, project)
 	present := byPlace(now, project)
 	type change struct {
