@@ -265,11 +265,13 @@ func TestWrongUsageOfPromotionIsToldWithStatus2(t *testing.T) {
 		"promote plan --leger x " + app:        "unknown flag: --leger",
 		"promote apply":                        "requires at least 1 arg(s), only received 0",
 		"promote apply" + ledger + " " + app:   "--ledger needs --ledger-key with the private key that signs it",
+
 		"promote apply --ledger https://x/ledger --ledger-key k " + app: "--ledger is read-only over HTTP: to change it, give it as file://DIR or s3://BUCKET/PREFIX",
 		"promote rollback" + ledger + " --to 1":                         "--ledger needs --ledger-key with the private key that signs it",
 		"promote rollback --to 1":                                       "rollback needs --ledger, --ledger-key and --to",
 		"promote rollback --ledger-key k" + ledger:                      "rollback needs --ledger, --ledger-key and --to",
 		"promote rollback --ledger-key k --to yesterday" + ledger:       `--to "yesterday" is neither a sequence number nor a time such as 2026-11-23T14:00:00Z`,
+
 		"promote audit":                           "audit needs --ledger: it says what production should be",
 		"promote snapshot registry.example.org":   "snapshot needs --source",
 		"promote add x:v1":                        "requires at least 2 arg(s), only received 1",
