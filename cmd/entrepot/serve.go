@@ -106,6 +106,7 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	case <-stop.Done():
 	case failed = <-p.failed:
 	}
+	p.ready.Store(false) // before anybody is told
 	timeout := cfg.shutdownTimeout()
 	logs.main.Info("stopping; running transfers may finish", "timeout", timeout.String())
 	if err := p.shutdown(cut, timeout); err != nil {
