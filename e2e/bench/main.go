@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"testing"
 
+	"entrepot/e2e/internal/scope"
 	"entrepot/e2e/testenv"
 )
 
@@ -42,7 +43,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err = inScope(ctx, "bench", func(t testing.TB) { measureAll(t, o) })
+	err = scope.Run(ctx, "bench", func(t testing.TB) { measureAll(t, o) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -100,7 +101,7 @@ func measureAll(t testing.TB, o options) {
 // cases lists what there is to measure, in the order of the table. The memory
 // comes last because it is that of all cases before.
 func (w *world) cases(t testing.TB, o options) []*benchmark {
-	wrk, missing := program(t, func(t testing.TB) string { return testenv.Debian(t, "wrk", "wrk") })
+	wrk, missing := scope.Program(t, func(t testing.TB) string { return testenv.Debian(t, "wrk", "wrk") })
 	return []*benchmark{
 		w.startCase(),
 		w.manifestCase("manifest-digest", "Warm manifest by digest", w.small.Root.Digest.String(), wrk, missing, o),

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"entrepot/e2e/internal/scope"
 )
 
 // unit is what a figure is measured in, as the table has it.
@@ -72,35 +73,12 @@ func newReport(t testing.TB, w *world, rounds int) *report {
 	t.Helper()
 	return &report{
 		Date:    time.Now().UTC().Truncate(time.Second),
-		Machine: machine(t),
-		Load:    strings.Fields(readFile(t, "/proc/loadavg"))[0],
+		Machine: scope.Machine(t),
+		Load:    scope.Load(t),
 		Peers:   w.peers,
 		Rounds:  rounds,
 		Notes:   w.missing,
 	}
-}
-
-// machine describes the processors and the kernel.
-func machine(t testing.TB) string {
-	t.Helper()
-	model := "unknown processor"
-	for line := range strings.Lines(readFile(t, "/proc/cpuinfo")) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			model = strings.TrimSpace(value)
-			break
-		}
-	}
-	return fmt.Sprintf("%d cores of %s, Linux %s, %s", runtime.NumCPU(), model,
-		strings.TrimSpace(readFile(t, "/proc/sys/kernel/osrelease")), runtime.Version())
-}
-
-func readFile(t testing.TB, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatalf("describing the machine: %v", err)
-	}
-	return string(data)
 }
 
 // note adds a line below the table.

@@ -1,4 +1,6 @@
-package main
+// Package scope gives programs that measure the same means as tests have: what
+// was started ends with the scope, also on an interrupt.
+package scope
 
 import (
 	"context"
@@ -26,9 +28,9 @@ type scope struct {
 	ending []func()
 }
 
-// inScope runs f and then undoes what it did through its testing.TB. The error
+// Run runs f and then undoes what it did through its testing.TB. The error
 // is what f failed with.
-func inScope(ctx context.Context, name string, f func(testing.TB)) error {
+func Run(ctx context.Context, name string, f func(testing.TB)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &scope{name: name, ctx: ctx}
@@ -115,10 +117,10 @@ func (s *scope) Fatal(args ...any) { s.Fatalf("%s", fmt.Sprint(args...)) }
 // of a program means.
 func (s *scope) Skipf(format string, args ...any) { s.Fatalf(format, args...) }
 
-// program finds a program, or says why there is none.
-func program(t testing.TB, find func(testing.TB) string) (path, missing string) {
+// Program finds a program, or says why there is none.
+func Program(t testing.TB, find func(testing.TB) string) (path, missing string) {
 	t.Helper()
-	err := inScope(t.Context(), "program", func(t testing.TB) { path = find(t) })
+	err := Run(t.Context(), "program", func(t testing.TB) { path = find(t) })
 	if err != nil {
 		return "", err.Error()
 	}
