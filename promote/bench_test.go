@@ -2,15 +2,14 @@ package promote_test
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"entrepot/promote"
 	"entrepot/promote/config"
 	"entrepot/promote/config/configtest"
 	"entrepot/promote/ledger"
+	"entrepot/promote/promotetest"
 	"entrepot/promote/transfer"
 )
 
@@ -76,19 +75,7 @@ func recordTwiceToday(b *testing.B, dir, key string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var entries []ledger.Entry
-	for _, p := range configtest.TwiceToday().Generate() {
-		destinations := slices.Sorted(slices.Values(p.Destinations))
-		for _, image := range p.Images {
-			for _, e := range image.Entries {
-				entries = append(entries, ledger.Entry{
-					Kind: ledger.Image, Name: fmt.Sprintf("%s:%s", image.Name, e.Tags[0]), Destinations: destinations,
-					Action: ledger.Set, Digest: e.Digest, Size: 1000, Project: p.Name, Revision: "bench",
-				})
-			}
-		}
-	}
-	if _, err := l.Append(context.Background(), func(*ledger.State) ([]ledger.Entry, error) { return entries, nil }); err != nil {
+	if err := promotetest.Record(context.Background(), l, configtest.TwiceToday().Generate()); err != nil {
 		b.Fatal(err)
 	}
 }
