@@ -22,7 +22,7 @@ import (
 	"syscall"
 	"testing"
 
-	"entrepot/e2e/internal/scope"
+	"entrepot/e2e/internal/harness"
 	"entrepot/e2e/testenv"
 )
 
@@ -43,7 +43,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err = scope.Run(ctx, "bench", func(t testing.TB) { measureAll(t, o) })
+	err = harness.Run(ctx, "bench", func(t testing.TB) { measureAll(t, o) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -101,7 +101,7 @@ func measureAll(t testing.TB, o options) {
 // cases lists what there is to measure, in the order of the table. The memory
 // comes last because it is that of all cases before.
 func (w *world) cases(t testing.TB, o options) []*benchmark {
-	wrk, missing := scope.Program(t, func(t testing.TB) string { return testenv.Debian(t, "wrk", "wrk") })
+	wrk, missing := harness.Program(t, func(t testing.TB) string { return testenv.Debian(t, "wrk", "wrk") })
 	return []*benchmark{
 		w.startCase(),
 		w.manifestCase("manifest-digest", "Warm manifest by digest", w.small.Root.Digest.String(), wrk, missing, o),

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"entrepot/e2e/internal/scope"
+	"entrepot/e2e/internal/harness"
 	"entrepot/e2e/testenv"
 )
 
@@ -42,7 +42,7 @@ func (w *world) startPeers(t testing.TB) {
 	}
 	number := regexp.MustCompile(`[0-9]+\.[0-9]+\.[0-9]+`)
 	for _, peer := range peers {
-		binary, missing := scope.Program(t, peer.find)
+		binary, missing := harness.Program(t, peer.find)
 		if missing != "" {
 			w.missing = append(w.missing, missing)
 			continue

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"entrepot/e2e/internal/scope"
+	"entrepot/e2e/internal/harness"
 )
 
 // unit is what a figure is measured in, as the table has it.
@@ -73,8 +73,8 @@ func newReport(t testing.TB, w *world, rounds int) *report {
 	t.Helper()
 	return &report{
 		Date:    time.Now().UTC().Truncate(time.Second),
-		Machine: scope.Machine(t),
-		Load:    scope.Load(t),
+		Machine: harness.Machine(t),
+		Load:    harness.Load(t),
 		Peers:   w.peers,
 		Rounds:  rounds,
 		Notes:   w.missing,

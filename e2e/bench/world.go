@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"entrepot/e2e/internal/harness"
 	"entrepot/e2e/testenv"
 
 	"github.com/opencontainers/go-digest"
@@ -68,7 +68,7 @@ func (w *world) startEntrepot(t testing.TB, binary string) *server {
 	t.Helper()
 	if binary == "" {
 		progress("building entrepot")
-		binary = buildEntrepot(t)
+		binary = harness.BuildEntrepot(t)
 	}
 	address, admin := freeAddress(t), freeAddress(t)
 	cache := t.TempDir()
@@ -93,18 +93,6 @@ func (w *world) startEntrepot(t testing.TB, binary string) *server {
 	})
 	s.admin = "http://" + admin
 	return s
-}
-
-// buildEntrepot builds the binary as `make build` does.
-func buildEntrepot(t testing.TB) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "entrepot")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, "entrepot/cmd/entrepot")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building entrepot: %v\n%s", err, output)
-	}
-	return binary
 }
 
 // awaitOK asks url until it answers 200, every millisecond, because the time

@@ -108,6 +108,9 @@ func (o *Origin) Host() string { return o.address }
 // URL is the base URL of the origin.
 func (o *Origin) URL() string { return "http://" + o.address }
 
+// Log is what every run of the origin has said so far, with its access log.
+func (o *Origin) Log() string { return o.process.Log() }
+
 // Stop ends the origin as an operator would, and waits for its end.
 func (o *Origin) Stop() { o.process.Stop() }
 

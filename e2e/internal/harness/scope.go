@@ -1,6 +1,7 @@
-// Package scope gives programs that measure the same means as tests have: what
-// was started ends with the scope, also on an interrupt.
-package scope
+// Package harness is what the programs that measure have in common: a scope, so
+// that package testenv serves them as it serves tests and what was started ends
+// also on an interrupt; the binary to measure; and what machine it ran on.
+package harness
 
 import (
 	"context"
