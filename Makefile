@@ -41,11 +41,12 @@ lint: $(LINTER)
 	$(GO) vet ./...
 	$(LINTER) run ./...
 
-# The benchmarks of the packages, and then a node beside its peers: the table
-# in the README.
+# The benchmarks of the packages, a node beside its peers (the table in the
+# README), and the rehearsal of a release.
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchmem -p 1 -timeout 60m $(UNIT)
 	$(GO) run ./e2e/bench
+	$(GO) run ./e2e/rehearsal
 
 # The profile that the compiler optimizes the binary by (pgo), from the node at
 # its usual work.
