@@ -67,7 +67,7 @@ type Dir struct {
 	evictor   sync.WaitGroup
 	evicted   struct{ count, bytes atomic.Int64 }
 
-	recordNames sync.Mutex    // held while a record's directory and name change
+	recordNames sync.RWMutex  // held while directories of records change, and shared while a record is put into one
 	buffers     sync.Pool     // *[]byte of copyBuffer
 	hashing     chan struct{} // holds one element for each hashSome at work
 	closed      atomic.Bool

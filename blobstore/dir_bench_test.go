@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,4 +171,25 @@ func BenchmarkStat(b *testing.B) {
 
 func putString(d *blobstore.Dir, text string) error {
 	return d.Put(context.Background(), digest.FromString(text), int64(len(text)), strings.NewReader(text))
+}
+
+// BenchmarkPutRecord writes records, 16 at a time, as the pushes of a release
+// make an origin do. Each is on the disk when it returns.
+func BenchmarkPutRecord(b *testing.B) {
+	d, err := blobstore.OpenDir(b.TempDir(), blobstore.DirConfig{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = d.Close() })
+	var written atomic.Int64
+	b.SetParallelism(max(1, 16/runtime.GOMAXPROCS(0)))
+	b.RunParallel(func(next *testing.PB) {
+		for next.Next() {
+			n := written.Add(1)
+			if err := d.PutRecord(b.Context(), fmt.Sprintf("tags/image%03d/_/%d", n%100, n), []byte("v")); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }

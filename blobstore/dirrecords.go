@@ -65,10 +65,26 @@ func (d *Dir) writeRecord(path string, value []byte) error {
 	return err
 }
 
+// placeRecord moves a record to its place. Many can be moved at a time, but
+// into a directory only after whoever made that has made it durable.
 func (d *Dir) placeRecord(from, to string) error {
+	err := d.moveRecord(from, to)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	d.recordNames.Lock()
 	defer d.recordNames.Unlock()
 	return renameDurable(from, to)
+}
+
+// moveRecord moves a record into a directory that is there.
+func (d *Dir) moveRecord(from, to string) error {
+	d.recordNames.RLock()
+	defer d.recordNames.RUnlock()
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(to))
 }
 
 // DeleteRecord removes a record; see [Records].
