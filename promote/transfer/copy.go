@@ -132,11 +132,22 @@ func (j *copying) whole(ctx context.Context, d digest.Digest) (*manifest, error)
 	if !j.done.Present {
 		j.absent = d
 	}
-	manifests, err := j.tree(ctx, root.Descriptor, root)
+	manifests, isNew, err := j.below(ctx, root)
 	if err != nil {
 		return nil, err
 	}
-	return root, j.attachments(ctx, manifests)
+	if err := j.attachments(ctx, manifests); err != nil {
+		return nil, err
+	}
+	// The root comes last, after what is about it: an image without a tag is
+	// known by its root alone, and whoever finds that takes the image for
+	// complete. Registries take a manifest before its subject (OCI Distribution
+	// Specification v1.1, "Pushing Manifests with Subject").
+	if err := j.ensure(ctx, root, isNew); err != nil {
+		return nil, err
+	}
+	j.client.known.setTree(j.to.String()+"@"+d.String(), manifests)
+	return root, nil
 }
 
 func (j *copying) setRoot(m *manifest) {
@@ -173,6 +184,17 @@ func (j *copying) grow(ctx context.Context, desc ocispec.Descriptor, m *manifest
 			return nil, err
 		}
 	}
+	all, isNew, err := j.below(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return all, j.ensure(ctx, m, isNew)
+}
+
+// below makes everything below a manifest be at the destination. It returns
+// the manifests with m, the first of them, and says whether m is known not to
+// be there yet.
+func (j *copying) below(ctx context.Context, m *manifest) (all []ocispec.Descriptor, absent bool, err error) {
 	below := make([][]ocispec.Descriptor, len(m.children))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(breadth)
@@ -193,14 +215,9 @@ func (j *copying) grow(ctx context.Context, desc ocispec.Descriptor, m *manifest
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	// A manifest whose blobs were not there is not there: it need not be asked
-	// for.
-	if err := j.ensure(ctx, m, isNew.Load() || m.Digest == j.absent); err != nil {
-		return nil, err
-	}
-	all := []ocispec.Descriptor{m.Descriptor}
+	all = []ocispec.Descriptor{m.Descriptor}
 	seen := map[digest.Digest]bool{m.Digest: true}
 	for _, list := range below {
 		for _, d := range list {
@@ -210,7 +227,9 @@ func (j *copying) grow(ctx context.Context, desc ocispec.Descriptor, m *manifest
 			}
 		}
 	}
-	return all, nil
+	// A manifest whose blobs were not there is not there: it need not be asked
+	// for.
+	return all, isNew.Load() || m.Digest == j.absent, nil
 }
 
 // ensure makes a manifest be at the destination, where everything below it is.
