@@ -91,6 +91,12 @@ func jobs(items []*Item) []*job {
 // the ledger. What goes wrong with an item is in the report.
 func (a *Applier) Apply(ctx context.Context, plan *Plan) (*Report, error) {
 	changes := plan.Changes()
+	if a.Ledger != nil && len(changes) > 0 {
+		// What others did since the plan is not to be undone.
+		if err := a.Ledger.Refresh(ctx); err != nil {
+			return nil, fmt.Errorf("applying: reading the ledger: %w", err)
+		}
+	}
 	rec := newRecorder(a, plan.Sequence, changes)
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return rec.run(groupCtx) })
@@ -99,7 +105,9 @@ func (a *Applier) Apply(ctx context.Context, plan *Plan) (*Report, error) {
 	work.SetLimit(orDefault(a.Concurrency))
 	for _, j := range jobs(changes) {
 		work.Go(func() error {
-			a.do(workCtx, j, rec.done)
+			if current := rec.current(j); len(current.items) > 0 {
+				a.do(workCtx, current, rec.done)
+			}
 			return workCtx.Err()
 		})
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"entrepot/promote/ledger"
-	"entrepot/promote/transfer"
 )
 
 // record writes what was done to the ledger, and returns the results as they
@@ -17,10 +16,10 @@ func (a *Applier) record(ctx context.Context, since uint64, results []Result) ([
 	if a.Ledger == nil {
 		return results, nil
 	}
-	var overtaken []overtaking
+	var lost []overtaking
 	var settled []Result
 	_, err := a.Ledger.Append(ctx, func(s *ledger.State) ([]ledger.Entry, error) {
-		overtaken, settled = nil, nil
+		lost, settled = nil, nil
 		var entries []ledger.Entry
 		for _, result := range results {
 			if result.Item.Action == Revoke || result.Item.Action == Unrevoke {
@@ -31,16 +30,12 @@ func (a *Applier) record(ctx context.Context, since uint64, results []Result) ([
 			var mine []string
 			for _, destination := range result.Done {
 				newest, known := s.Lookup(destination, result.Item.Name)
-				switch {
-				case known && newest.Exists() && newest.Digest == result.Item.Digest && result.Item.Action != Delete:
-					// Somebody else has recorded just that.
-				case known && newest.Sequence >= since:
-					overtaken = append(overtaken, overtaking{result.Item, destination, newest})
-					result.Err = errors.Join(result.Err, fmt.Errorf(
-						"%s/%s: another promotion changed it meanwhile, in entry %d: plan again", destination, result.Item.Name, newest.Sequence))
-				default:
+				if o := overtaken(s, since, result.Item, destination); o != nil {
+					o.result = len(settled)
+					lost = append(lost, *o)
+				} else if !known || !result.Item.agrees(newest) {
 					mine = append(mine, destination)
-				}
+				} // else somebody else has recorded just that
 			}
 			entries = append(entries, a.entries(s, result.Item, mine)...)
 			settled = append(settled, result)
@@ -50,10 +45,10 @@ func (a *Applier) record(ctx context.Context, since uint64, results []Result) ([
 	if err != nil {
 		return nil, fmt.Errorf("writing the ledger: %w", err)
 	}
-	for _, o := range overtaken {
-		if err := a.putBack(ctx, o); err != nil {
-			return settled, err
-		}
+	for _, o := range lost {
+		result := &settled[o.result]
+		result.Done = slices.DeleteFunc(slices.Clone(result.Done), func(destination string) bool { return destination == o.destination })
+		result.Err = errors.Join(result.Err, &o, a.putBack(ctx, &o))
 	}
 	return settled, nil
 }
@@ -103,31 +98,74 @@ func (a *Applier) revocation(s *ledger.State, r Result) []ledger.Entry {
 	}}
 }
 
-// overtaking is a name that this apply set although another had changed it
-// since it was planned.
+// overtaking is a name that another promotion has changed since it was planned.
+// As an error it says so.
 type overtaking struct {
 	item        *Item
 	destination string
 	newest      ledger.Entry
+	result      int // index of the item's
 }
 
-// putBack makes a tag what the ledger says it is. Other names need no such
-// care: what a digest stands for never changes, and files do not move unless
-// they were said to.
-func (a *Applier) putBack(ctx context.Context, o overtaking) error {
-	_, tag, _ := splitName(o.item.Name)
-	if o.item.Kind != ledger.Image || tag == "" || !o.newest.Exists() {
+func (o *overtaking) Error() string {
+	return fmt.Sprintf("%s/%s: another promotion changed it meanwhile, in entry %d: plan again", o.destination, o.item.Name, o.newest.Sequence)
+}
+
+// overtaken says whether a name is another since the ledger had a size, and not
+// as an item wants it; if not, it returns nil.
+func overtaken(s *ledger.State, since uint64, i *Item, destination string) *overtaking {
+	newest, known := s.Lookup(destination, i.Name)
+	if !known || newest.Sequence < since || i.agrees(newest) {
 		return nil
 	}
-	repository, err := o.item.repository(o.destination)
-	if err != nil {
-		return err
+	return &overtaking{item: i, destination: destination, newest: newest}
+}
+
+// agrees says whether an entry is what the item wants of its name.
+func (i *Item) agrees(e ledger.Entry) bool {
+	if i.Action == Delete {
+		return !e.Exists()
 	}
-	_, err = a.Client.Copy(ctx, transfer.Copy{
-		From: repository, To: repository, Digest: o.newest.Digest, Tags: []string{tag}, Trusted: true,
-	})
-	if err != nil {
+	return e.Exists() && e.Digest == i.Digest
+}
+
+// current is what of a job no other promotion has overtaken. Whoever overtakes
+// it from now on is heard of when it is recorded.
+func (r *recorder) current(j *job) *job {
+	if r.applier.Ledger == nil {
+		return j
+	}
+	left := &job{destination: j.destination}
+	for _, i := range j.items {
+		if o := overtaken(r.applier.Ledger.State(), r.since, i, j.destination); o != nil {
+			r.done(i, j.destination, o)
+		} else {
+			left.items = append(left.items, i)
+		}
+	}
+	return left
+}
+
+// putBack makes a name what the ledger says it is. Manifests by digest need no
+// such care: what a digest stands for never changes.
+func (a *Applier) putBack(ctx context.Context, o *overtaking) error {
+	if err := a.restore(ctx, o); err != nil {
 		return fmt.Errorf("putting %s/%s back to what the ledger says: %w", o.destination, o.item.Name, err)
 	}
 	return nil
+}
+
+func (a *Applier) restore(ctx context.Context, o *overtaking) error {
+	if _, tag, _ := splitName(o.item.Name); o.item.Kind == ledger.Image && tag == "" {
+		return nil
+	}
+	if !o.newest.Exists() {
+		return a.remove(ctx, o.item, o.destination)
+	}
+	i := *o.item
+	i.Action, i.Digest, i.Source, i.trusted = Move, o.newest.Digest, "", true
+	if i.Kind == ledger.File {
+		return a.file(ctx, &i, o.destination)
+	}
+	return a.image(ctx, &job{destination: o.destination, items: []*Item{&i}})
 }
