@@ -197,7 +197,7 @@ func (s *server) lacks(repository, reference string) []string {
 }
 
 // tags are the tags of a repository.
-func (s *server) tags(t testing.TB, repository string) []string {
+func (s *server) tags(t testing.TB, repository string) []string { //nolint:unparam // it reads better with its name
 	t.Helper()
 	w := s.get(http.MethodGet, "/v2/"+repository+"/tags/list")
 	var list struct {
@@ -256,4 +256,18 @@ func (s *server) corrupt(t testing.TB, d digest.Digest) {
 	if err := os.WriteFile(found[0], content, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// layer is the digest of an image's only layer.
+func layer(t testing.TB, s *server, d digest.Digest) digest.Digest {
+	t.Helper()
+	var m struct {
+		Layers []struct {
+			Digest digest.Digest `json:"digest"`
+		} `json:"layers"`
+	}
+	if err := json.Unmarshal(s.get(http.MethodGet, "/v2/app/tool/manifests/"+string(d)).Body.Bytes(), &m); err != nil || len(m.Layers) != 1 {
+		t.Fatalf("reading %s: %d layers, %v", d, len(m.Layers), err)
+	}
+	return m.Layers[0].Digest
 }

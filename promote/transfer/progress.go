@@ -40,9 +40,11 @@ type Counters struct {
 
 // Counts is what [Counters] have added up.
 type Counts struct {
-	Requests                              map[string]int64 // by method
-	Bytes                                 int64
-	BlobsPresent, BlobsMounted, BlobsSent int64
+	Requests     map[string]int64 `json:"requests"` // by method
+	Bytes        int64            `json:"bytes"`
+	BlobsPresent int64            `json:"blobs_present"`
+	BlobsMounted int64            `json:"blobs_mounted"`
+	BlobsSent    int64            `json:"blobs_sent"`
 }
 
 // Request implements [Progress].
