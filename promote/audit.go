@@ -94,19 +94,27 @@ type holder struct {
 	image       string // "" for a file store
 }
 
+// holders are those of all names that the ledger ever had, since a name that
+// was deleted may be back, with the names that exist.
 func holders(state *ledger.State) map[holder]map[string]digest.Digest {
 	held := map[holder]map[string]digest.Digest{}
-	for n := range state.Names() {
-		h := holder{kind: n.Kind}
-		if n.Kind == ledger.Image {
-			h.image, _, _ = splitName(n.Name)
+	each := func(e ledger.Entry, do func(names map[string]digest.Digest)) {
+		h := holder{kind: e.Kind}
+		if e.Kind == ledger.Image {
+			h.image, _, _ = splitName(e.Name)
 		}
-		for _, h.destination = range n.Destinations {
+		for _, h.destination = range e.Destinations {
 			if held[h] == nil {
 				held[h] = map[string]digest.Digest{}
 			}
-			held[h][n.Name] = n.Digest
+			do(held[h])
 		}
+	}
+	for e := range state.Entries(0) {
+		each(e, func(map[string]digest.Digest) {})
+	}
+	for n := range state.Names() {
+		each(n, func(names map[string]digest.Digest) { names[n.Name] = n.Digest })
 	}
 	return held
 }

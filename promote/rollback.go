@@ -16,8 +16,9 @@ import (
 // Rollback plans how to give names back what the ledger says they had in an
 // earlier state. Names that were new since are deleted, names that were deleted
 // since are set again: their content is still at the destinations, by digest.
-// What was revoked stays revoked. Only the names of one project are looked at,
-// unless project is "".
+// The deletion of names that promotion found there since, and did not write, is
+// withheld. What was revoked stays revoked. Only the names of one project are
+// looked at, unless project is "".
 //
 // A configuration that still asks for the newer state has to be put back too,
 // or the next apply asks for it again. Errors: those of ctx.
@@ -88,10 +89,11 @@ func rollback(now, then *ledger.State, project, reason string) *Plan {
 		name             string
 		action           Action
 		digest, previous digest.Digest
+		obstacle         Obstacle
 	}
 	byChange := map[change]*Item{}
 	add := func(i Item, destination string) {
-		c := change{i.Kind, i.Name, i.Action, i.Digest, i.Previous}
+		c := change{i.Kind, i.Name, i.Action, i.Digest, i.Previous, i.Obstacle}
 		if byChange[c] == nil {
 			i.Reason = reason
 			byChange[c] = &i
@@ -114,11 +116,14 @@ func rollback(now, then *ledger.State, project, reason string) *Plan {
 		add(item, at.destination)
 	}
 	for at, is := range present {
-		if _, there := past[at]; !there {
-			add(Item{
-				Action: Delete, Kind: is.Kind, Project: is.Project, Name: is.Name, Digest: is.Digest, Size: is.Size,
-			}, at.destination)
+		if _, there := past[at]; there {
+			continue
 		}
+		item := Item{Action: Delete, Kind: is.Kind, Project: is.Project, Name: is.Name, Digest: is.Digest, Size: is.Size}
+		if !now.Wrote(at.destination, at.name) {
+			item.blocked(Withheld, "promotion found it there and did not write it: list it under removed if it is to go")
+		}
+		add(item, at.destination)
 	}
 	for _, i := range plan.Items {
 		slices.Sort(i.Destinations)
