@@ -26,12 +26,12 @@ func newFileWorld(t *testing.T) *fileWorld {
 }
 
 // stage writes files into staging, and lists them.
-func (w *fileWorld) stage(contents map[string]string, more ...string) {
+func (w *fileWorld) stage(contents map[string]string) {
 	w.t.Helper()
 	for name, content := range contents {
 		write(w.t, filepath.Join(w.staging, name), content)
 	}
-	w.list(contents, more...)
+	w.list(contents)
 }
 
 func (w *fileWorld) list(contents map[string]string, more ...string) {

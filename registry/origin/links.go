@@ -43,11 +43,14 @@ func (n *names) readBlob(ctx context.Context, repository string, d digest.Digest
 }
 
 // setBlob makes a blob readable from a repository. The record is written also
-// when it is there: its time keeps garbage collection off.
+// when it is there: its time keeps garbage collection off. It holds the lock
+// shared, so that a push's blobs need not wait for each other's disk: that a
+// blob is there is all that anyone remembers of it, and who takes it away holds
+// the lock alone.
 func (n *names) setBlob(ctx context.Context, repository string, d digest.Digest, now time.Time) error {
 	lock := n.lock(repository)
-	lock.Lock()
-	defer lock.Unlock()
+	lock.RLock()
+	defer lock.RUnlock()
 	value := now.UTC().AppendFormat(nil, time.RFC3339)
 	if err := n.records.PutRecord(ctx, recordKey(blobRecords, repository, string(d)), value); err != nil {
 		return fmt.Errorf("linking blob %s to %s: %w", d, repository, err)

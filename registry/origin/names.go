@@ -59,8 +59,9 @@ type link struct{ repository, name string }
 // names is the records of all repositories, and what is remembered of them.
 //
 // Whoever changes records of a repository holds its lock; whoever reads one to
-// remember it holds it shared, so that nothing is remembered that was changed
-// meanwhile. Methods that say so want the lock held; the others take it.
+// remember it, or only adds a blob, holds it shared, so that nothing is
+// remembered that was changed meanwhile. Methods that say so want the lock held;
+// the others take it.
 type names struct {
 	records blobstore.Records
 	seed    maphash.Seed
