@@ -91,6 +91,11 @@ func isTemporary(err error) bool {
 	if !ok {
 		return true // the network's
 	}
+	// No key of ours is another's folder. versitygw says that one is when it
+	// made an object's folder while that was removed with the last object in it.
+	if response.Code == "ExistingObjectIsDirectory" || response.Code == "OperationAborted" {
+		return true
+	}
 	return response.StatusCode >= 500 && response.StatusCode != http.StatusInsufficientStorage ||
 		response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusRequestTimeout
 }

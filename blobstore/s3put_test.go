@@ -188,6 +188,42 @@ func TestS3SendsAgainWhatAConnectionLost(t *testing.T) {
 	}
 }
 
+// refusing answers the first PUT with an error, as versitygw does when a
+// folder that it made for the object was removed with the last one in it.
+type refusing struct {
+	puts atomic.Int64
+}
+
+func (f *refusing) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodPut || f.puts.Add(1) > 1 {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	const body = "<Error><Code>ExistingObjectIsDirectory</Code><Message>Existing Object is a directory.</Message></Error>"
+	_, err := io.Copy(io.Discard, r.Body)
+	return &http.Response{
+		StatusCode: http.StatusConflict, ProtoMajor: 1, ProtoMinor: 1, Request: r,
+		Header: http.Header{"Content-Type": {"application/xml"}},
+		Body:   io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+	}, err
+}
+
+func TestS3WritesAgainWhatCollidedWithTheRemovalOfItsFolder(t *testing.T) {
+	server := testenv.StartMinIO(t)
+	var transport refusing
+	cfg := s3Config(server, server.NewBucket(t))
+	cfg.Transport = &transport
+	s := openS3(t, cfg)
+	if err := s.PutRecord(t.Context(), "tags/a", []byte("value")); err != nil {
+		t.Fatal(err)
+	}
+	if transport.puts.Load() != 2 {
+		t.Errorf("the record was put %d times, want twice", transport.puts.Load())
+	}
+	if value, err := s.Record(t.Context(), "tags/a"); err != nil || string(value) != "value" {
+		t.Errorf("the record is %q, %v", value, err)
+	}
+}
+
 // silent answers no request, or no more of one, until the request is over.
 type silent struct{ after http.RoundTripper }
 

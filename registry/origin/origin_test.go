@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -98,7 +99,10 @@ func (s *site) open() {
 		s.t.Fatal(err)
 	}
 	s.origin = o
-	s.Handler = registry.NewHandler(registry.Config{Backend: o, Authorizer: registry.Anyone{}})
+	s.Handler = registry.NewHandler(registry.Config{
+		Backend: o, Authorizer: registry.Anyone{},
+		Logger: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
+	})
 }
 
 // restart has another origin on the same store and the same uploads.
