@@ -53,7 +53,7 @@ func parseOptions(args []string) (options, error) {
 	flags := flag.NewFlagSet("rehearsal", flag.ContinueOnError)
 	flags.IntVar(&o.images, "images", 500, "release this many images")
 	flags.IntVar(&o.versions, "versions", 4, "release this many versions of each image, one name each")
-	flags.IntVar(&o.destinations, "destinations", 22, "apply also to this many destinations at once; 1 leaves that out")
+	flags.IntVar(&o.destinations, "destinations", 22, "apply one part in so many also to so many destinations at once; 1 leaves that out")
 	flags.IntVar(&o.concurrency, "concurrency", 16, "have both tools copy this many images at once")
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -52,7 +52,7 @@ func rehearse(t testing.TB, o options) *table {
 	r.release = stage(t, r.staging.Host(), o)
 	r.table.release = r.release
 
-	applied := r.apply(t, 1)
+	applied := r.apply(t, r.release, 1)
 	if missing != "" {
 		r.table.note("crane was not measured: %s", missing)
 	} else {
@@ -60,7 +60,8 @@ func rehearse(t testing.TB, o options) *table {
 		applied.most(applied.wall.Seconds()/copied.wall.Seconds(), 1, "× crane copy")
 	}
 	if o.destinations > 1 {
-		r.apply(t, o.destinations)
+		part := r.release.first((o.images + o.destinations - 1) / o.destinations)
+		r.apply(t, part, o.destinations)
 	}
 	return r.table
 }
@@ -69,7 +70,7 @@ func rehearse(t testing.TB, o options) *table {
 // so that it would fail if it asked one.
 func (r *rehearsal) plan(t testing.TB) {
 	t.Helper()
-	p := r.newProduction(t, nil)
+	p := r.newProduction(t, nil, nil)
 	var costs []cost
 	for i := range planRounds {
 		progress("planning when nothing changed, %d of %d", i+1, planRounds)
@@ -83,10 +84,10 @@ func (r *rehearsal) plan(t testing.TB) {
 
 // apply releases to an origin that has nothing yet, under a number of
 // prefixes, and then once more. It returns what the first took.
-func (r *rehearsal) apply(t testing.TB, destinations int) *row {
+func (r *rehearsal) apply(t testing.TB, release *release, destinations int) *row {
 	t.Helper()
-	p := r.newProduction(t, prefixes(destinations))
-	title := fmt.Sprintf("`promote apply` of %d new names", len(r.release.names))
+	p := r.newProduction(t, release, prefixes(destinations))
+	title := fmt.Sprintf("`promote apply` of %d new names", len(release.names))
 	if destinations > 1 {
 		title += fmt.Sprintf(" at %d destinations each", destinations)
 	}
@@ -104,13 +105,13 @@ func (r *rehearsal) apply(t testing.TB, destinations int) *row {
 			row.most(float64(row.writes), 0, "writes")
 			continue
 		}
-		if len(report.Done) != len(r.release.names) {
-			t.Fatalf("apply did %d of %d", len(report.Done), len(r.release.names))
+		if len(report.Done) != len(release.names) {
+			t.Fatalf("apply did %d of %d", len(report.Done), len(release.names))
 		}
 		first = r.table.add(title, c)
 		first.count(p.counted(t), &report.Transfer)
 	}
-	p.verify(t, r.release)
+	p.verify(t, release)
 	return first
 }
 
@@ -118,7 +119,7 @@ func (r *rehearsal) apply(t testing.TB, destinations int) *row {
 // apply copies, and then once more. It returns what the first took.
 func (r *rehearsal) craneCopy(t testing.TB) *row {
 	t.Helper()
-	p := r.newProduction(t, prefixes(1))
+	p := r.newProduction(t, r.release, prefixes(1))
 	title := fmt.Sprintf("`crane copy` of the same list, %d processes at once", r.concurrency)
 	var first *row
 	for _, again := range []bool{false, true} {
@@ -180,7 +181,7 @@ func prefixes(n int) []string {
 
 // newProduction makes a production; without prefixes its configuration has no
 // release.
-func (r *rehearsal) newProduction(t testing.TB, prefixes []string) *production {
+func (r *rehearsal) newProduction(t testing.TB, release *release, prefixes []string) *production {
 	t.Helper()
 	dir := t.TempDir()
 	p := &production{
@@ -195,7 +196,7 @@ func (r *rehearsal) newProduction(t testing.TB, prefixes []string) *production {
 		for _, prefix := range prefixes {
 			p.destinations = append(p.destinations, p.origin.Host()+"/"+prefix)
 		}
-		projects = append(projects, r.release.project(r.staging.Host(), p.destinations))
+		projects = append(projects, release.project(r.staging.Host(), p.destinations))
 	}
 	err := errors.Join(config.WriteThin(p.tree, projects), p.record(t.Context(), r.held))
 	if err != nil {

@@ -65,13 +65,26 @@ func stage(t testing.TB, host string, o options) *release {
 	if err := group.Wait(); err != nil {
 		t.Fatalf("staging the release: %v", err)
 	}
-	for i, image := range r.images {
-		r.bytes += sizes[i]
+	for _, size := range sizes {
+		r.bytes += size
+	}
+	r.names = namesOf(r.images)
+	return r
+}
+
+// first is the part of a release that has a number of its images.
+func (r *release) first(images int) *release {
+	part := r.images[:images]
+	return &release{images: part, names: namesOf(part)}
+}
+
+func namesOf(images []config.Image) (names []string) {
+	for _, image := range images {
 		for _, e := range image.Entries {
-			r.names = append(r.names, image.Name+":"+e.Tags[0])
+			names = append(names, image.Name+":"+e.Tags[0])
 		}
 	}
-	return r
+	return names
 }
 
 // project promotes the release from the staging registry to destinations.
