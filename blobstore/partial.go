@@ -2,6 +2,7 @@ package blobstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,13 +25,15 @@ var ErrPartialOpen = errors.New("partial is open already")
 // One goroutine uses it at a time; Size and OpenReader are for all.
 type Partial struct {
 	dir    *Dir
+	raw    string // its name in the spool
 	digest digest.Digest
 	sum    sum
+	known  bool // sum is what the bytes are to have, and not what they turn out to have
 	size   atomic.Int64
 	ahead  hashAhead
 	room   allocation
 
-	mu        sync.Mutex // guards what follows against OpenReader
+	mu        sync.Mutex // guards what follows, and digest and sum unless known, against OpenReader
 	file      *os.File
 	closed    bool
 	committed bool
@@ -45,16 +48,38 @@ func (d *Dir) Partial(ctx context.Context, dgst digest.Digest) (*Partial, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(ctx.Err(), d.writable()); err != nil {
-		return nil, fmt.Errorf("opening the partial of %s: %w", dgst, err)
-	}
-	file, size, added, err := d.spool.open(string(s.bytes()))
+	return d.partial(ctx, &s, true)
+}
+
+// PartialOf is [Dir.Partial] of content whose digest nobody knows yet. What
+// tells it from other content, and finds its bytes again, is id: the digest of
+// a name and a version, say. [Partial.Digest] tells what the bytes have, and
+// Commit stores them under that, by sha256.
+func (d *Dir) PartialOf(ctx context.Context, id digest.Digest) (*Partial, error) {
+	s, err := parseDigest(id)
 	if err != nil {
-		return nil, fmt.Errorf("opening the partial of %s: %w", dgst, err)
+		return nil, err
+	}
+	return d.partial(ctx, &s, false)
+}
+
+func (d *Dir) partial(ctx context.Context, s *sum, known bool) (*Partial, error) {
+	name := s.digest()
+	if err := errors.Join(ctx.Err(), d.writable()); err != nil {
+		return nil, fmt.Errorf("opening the partial of %s: %w", name, err)
+	}
+	raw := string(s.bytes())
+	file, size, added, err := d.spool.open(raw)
+	if err != nil {
+		return nil, fmt.Errorf("opening the partial of %s: %w", name, err)
 	}
 	d.release(-added)
-	p := &Partial{dir: d, digest: dgst, sum: s, file: file}
-	p.ahead.hash = s.newHash()
+	p := &Partial{dir: d, raw: raw, digest: name, sum: *s, known: known, file: file}
+	if known {
+		p.ahead.hash = s.newHash()
+	} else {
+		p.ahead.hash = sha256.New()
+	}
 	p.size.Store(size)
 	return p, nil
 }
@@ -110,15 +135,32 @@ func (p *Partial) OpenReader() (*os.File, error) {
 	return file, nil
 }
 
-// Verify says whether the bytes have the digest. They are not synced to the
-// disk yet, so that readers can be given the last ones before Commit.
-// Errors: ErrDigestMismatch.
+// Digest tells what the bytes have that are there: that of a partial of a
+// known digest is the one that they are to have.
+func (p *Partial) Digest() (digest.Digest, error) {
+	if err := p.Verify(); err != nil {
+		return "", err
+	}
+	return p.digest, nil
+}
+
+// Verify says whether the bytes have the digest; those of [Dir.PartialOf]
+// always do. They are not synced to the disk yet, so that readers can be given
+// the last ones before Commit. Errors: ErrDigestMismatch.
 func (p *Partial) Verify() error {
 	if p.closed {
 		return p.errClosed()
 	}
 	if err := p.hashRest(); err != nil {
 		return fmt.Errorf("verifying the partial of %s: %w", p.digest, err)
+	}
+	if !p.known {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.sum = sum{}
+		p.sum.n = uint8(len(p.ahead.hash.Sum(p.sum.raw[:0])))
+		p.digest = p.sum.digest()
+		return nil
 	}
 	if err := matches(&p.sum, p.ahead.hash, p.Size()); err != nil {
 		return fmt.Errorf("verifying the partial of %s: %w", p.digest, err)
@@ -140,7 +182,7 @@ func (p *Partial) Commit(ctx context.Context) error {
 		return fmt.Errorf("committing blob %s: %w", p.digest, err)
 	}
 	_ = p.finish(true) // synced, nothing to lose
-	p.dir.spool.forget(p.key())
+	p.dir.spool.forget(p.raw)
 	return nil
 }
 
@@ -185,7 +227,7 @@ func (p *Partial) Close() error {
 	// The next open of the store judges the partial's age by it.
 	err = errors.Join(err, os.Chtimes(p.file.Name(), time.Time{}, now))
 	err = errors.Join(err, p.finish(false))
-	p.dir.spool.close(p.key(), p.Size(), now)
+	p.dir.spool.close(p.raw, p.Size(), now)
 	p.dir.wakeEvictor() // it may be evicted now
 	if err != nil {
 		return fmt.Errorf("closing the partial of %s: %w", p.digest, noSpace(err))
@@ -201,7 +243,7 @@ func (p *Partial) Discard() error {
 	}
 	err := os.Remove(p.file.Name())
 	_ = p.finish(false) // removed, nothing to lose
-	p.dir.spool.forget(p.key())
+	p.dir.spool.forget(p.raw)
 	p.dir.release(p.Size())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("discarding the partial of %s: %w", p.digest, err)
@@ -217,8 +259,6 @@ func (p *Partial) finish(committed bool) error {
 	p.closed, p.committed = true, committed
 	return p.file.Close()
 }
-
-func (p *Partial) key() string { return string(p.sum.bytes()) }
 
 func (p *Partial) errClosed() error {
 	return fmt.Errorf("partial of %s: %w", p.digest, fs.ErrClosed)
