@@ -1,4 +1,5 @@
-// Package upstream talks to one OCI registry over one or more URLs. It
+// Package upstream talks to one OCI registry, or to one file server, over one or
+// more URLs. It
 // authenticates, bounds, paces and retries GET and HEAD requests, follows
 // redirects without taking credentials along, and chooses the healthy URL.
 //

@@ -32,6 +32,7 @@ type Endpoint struct {
 	base   *url.URL // scheme and host
 	prefix string   // before repository names: "" or "some/prefix/"
 	text   string
+	files  bool // a file server: see [Config.Files]
 	client *auth.Client
 	tokens *tokenCache
 	jitter func() float64 // in [0, 1)
@@ -53,8 +54,17 @@ func (e *Endpoint) Penalize(err error) {
 	e.failed(&Error{Kind: Unavailable, Err: clean(err)}, time.Now())
 }
 
-// url is where path below /v2/ is.
+// url is where path below /v2/ is, or of a file server the path that is
+// percent-encoded as it is to be sent.
 func (e *Endpoint) url(path, query string) *url.URL {
+	if e.files {
+		u := &url.URL{Scheme: e.base.Scheme, Host: e.base.Host, Path: "/" + e.prefix, RawQuery: query}
+		u.RawPath = u.EscapedPath() + path
+		if decoded, err := url.PathUnescape(path); err == nil { // or RawPath would not count
+			u.Path += decoded
+		}
+		return u
+	}
 	u := &url.URL{Scheme: e.base.Scheme, Host: e.base.Host, Path: "/v2/", RawQuery: query}
 	if path != "" {
 		u.Path += e.prefix + path

@@ -23,12 +23,13 @@ type Request struct {
 	// Repository is what a token is asked for: repository:<name>:pull. Empty
 	// asks for a token without scope.
 	Repository string
-	// Path is below /v2/, such as "library/nginx/manifests/latest".
+	// Path is below /v2/, such as "library/nginx/manifests/latest". Of a file
+	// server it is below the URL, and percent-encoded.
 	Path string
 	// Query is sent as it is, without "?".
 	Query string
 	// Header is added to the request: Accept, If-None-Match. Authorization,
-	// Range and Accept-Encoding are not the caller's to set.
+	// Range and Accept-Encoding are not the caller's to set; If-Range is.
 	Header http.Header
 
 	// Offset is the first byte wanted. It does not count for HEAD.
@@ -38,6 +39,14 @@ type Request struct {
 	Size int64
 	// Length, when positive, is how many bytes from Offset are wanted.
 	Length int64
+
+	// Small says that the answer is a document, which does not wait behind
+	// content of any size. Where it is not set, a registry's paths tell.
+	Small bool
+
+	// Check, when set, is asked about each answer of a good status before its
+	// body is read. Its error makes the answer Invalid.
+	Check func(*http.Response) error
 
 	// Skip reports endpoints not to use, because they sent wrong content.
 	// Nil skips none.
@@ -76,8 +85,8 @@ func (r *Request) isConditional() bool {
 
 // isSmall reports whether the answer is a name or a document rather than
 // content of any size.
-func (r *Request) isSmall() bool {
-	return r.Method == http.MethodHead || !strings.Contains(r.Path, "/blobs/")
+func (u *Upstream) isSmall(r *Request) bool {
+	return r.Small || r.Method == http.MethodHead || !u.cfg.Files && !strings.Contains(r.Path, "/blobs/")
 }
 
 // last is the last byte wanted, -1 when that is the content's own.

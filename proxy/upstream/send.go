@@ -39,8 +39,13 @@ func (u *Upstream) attempt(ctx context.Context, e *Endpoint, req *Request, relea
 	}
 
 	failure := statusError(resp, req.isConditional())
-	if failure == nil {
+	if failure == nil && !u.cfg.Files {
 		failure = checkEncoding(resp)
+	}
+	if failure == nil && req.Check != nil {
+		if err := req.Check(resp); err != nil {
+			failure = &Error{Kind: Invalid, Err: err}
+		}
 	}
 	var at extent
 	if failure == nil {
@@ -115,6 +120,8 @@ func (u *Upstream) send(ctx context.Context, e *Endpoint, req *Request) (*http.R
 			return nil, invalidf("%s redirects to something that is not HTTP", target.Host)
 		case next.Scheme == "http" && target.Scheme == "https":
 			return nil, invalidf("%s redirects from https to http, on %s", target.Host, next.Host)
+		case !u.redirects.allows(next):
+			return nil, invalidf("%s redirects to %s, which is not among the hosts that it may redirect to: if files do come from there, add it to redirect_hosts", target.Host, next.Host)
 		case slices.Contains(seen, next.String()):
 			return nil, invalidf("%s redirects in a circle", target.Host)
 		case len(seen) > maxRedirects:

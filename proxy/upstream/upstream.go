@@ -36,6 +36,14 @@ type Config struct {
 	// https://host/v2/prefix/<repository>/….
 	URLs []string
 
+	// Files says that the upstream is a file server instead: what it is asked
+	// for lies below the URLs themselves, may have a Content-Encoding, and is
+	// redirected to the URLs' hosts and RedirectHosts only.
+	Files bool
+	// RedirectHosts are the hosts besides the URLs' own that a file server may
+	// redirect to: host, host:port, or *.domain for all below a domain.
+	RedirectHosts []string
+
 	// Username and Password are for registries that want them.
 	Username, Password string
 	// DockerConfig is the path of a docker config.json whose credentials and
@@ -87,6 +95,7 @@ type Observation struct {
 type Upstream struct {
 	cfg       Config
 	endpoints []*Endpoint
+	redirects *redirectRule
 	transport http.RoundTripper
 	network   *transports // nil when Config.Transport replaces it
 	limiter   *rate.Limiter
@@ -117,11 +126,15 @@ func New(cfg Config) (*Upstream, error) {
 		}
 		bases = append(bases, base)
 		u.endpoints = append(u.endpoints, &Endpoint{
-			base: base, prefix: prefix, text: endpointText(base, prefix),
+			base: base, prefix: prefix, text: endpointText(base, prefix), files: cfg.Files,
 			tokens: newTokenCache(cfg.answerTimeout()), jitter: u.jitter, log: cfg.Logger,
 		})
 	}
 	if err := u.connect(bases); err != nil {
+		return nil, err
+	}
+	var err error
+	if u.redirects, err = newRedirectRule(&cfg, bases); err != nil {
 		return nil, err
 	}
 	realms, err := newRealmRule(bases, cfg.TokenHosts)
@@ -227,7 +240,7 @@ func (u *Upstream) Do(ctx context.Context, req *Request) (*Response, error) {
 		return nil, err
 	}
 	slots := u.blobs
-	if req.isSmall() {
+	if u.isSmall(req) {
 		slots = u.small
 	}
 	select {
