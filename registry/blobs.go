@@ -118,6 +118,7 @@ func (x *exchange) send(b *Blob, status int, length int64, parts []byteRange, ar
 		for _, key := range []string{
 			"Accept-Ranges", "Cache-Control", "Content-Length", "Content-Range",
 			"Content-Type", "Docker-Content-Digest", "Etag", "Last-Modified",
+			"Content-Disposition", "Content-Encoding", "Expires", "Repr-Digest", // of files
 		} {
 			delete(x.header, key)
 		}

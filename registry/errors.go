@@ -72,6 +72,13 @@ func (x *exchange) fail(err error) {
 	}
 	x.header["Cache-Control"] = x.values.noStore
 	x.header["X-Content-Type-Options"] = x.values.nosniff
+	if x.plain {
+		x.header["Vary"] = []string{"Accept"}
+	}
+	if x.wantsText() {
+		x.document(told.status(), x.values.text, []byte(told.message()+"\n"))
+		return
+	}
 	x.document(told.status(), x.values.json, told.body())
 }
 
@@ -82,13 +89,16 @@ func (e *Error) status() int {
 	return e.Code.Descriptor().HTTPStatusCode
 }
 
+func (e *Error) message() string {
+	if e.Message == "" {
+		return e.Code.Message()
+	}
+	return e.Message
+}
+
 // body is the error as JSON (OCI Distribution v1.1, "Error Codes").
 func (e *Error) body() []byte {
-	message := e.Message
-	if message == "" {
-		message = e.Code.Message()
-	}
-	b, err := json.Marshal(errcode.Errors{e.Code.WithMessage(message)})
+	b, err := json.Marshal(errcode.Errors{e.Code.WithMessage(e.message())})
 	if err != nil { // a string always has a JSON form
 		return []byte(`{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}`)
 	}

@@ -67,7 +67,7 @@ type Handler struct {
 // response's header. They are shared: nothing writes to them.
 type headerValues struct {
 	nosniff, immutable, revalidate, noStore []string
-	octetStream, json, index, bytes         []string
+	octetStream, json, index, text, bytes   []string
 	api, allow, artifactType                []string
 }
 
@@ -103,6 +103,7 @@ func NewHandler(cfg Config) *Handler {
 			octetStream:  []string{"application/octet-stream"},
 			json:         []string{"application/json"},
 			index:        []string{"application/vnd.oci.image.index.v1+json"},
+			text:         []string{"text/plain; charset=utf-8"},
 			bytes:        []string{"bytes"},
 			api:          []string{"registry/2.0"},
 			allow:        []string{"GET, HEAD"},
@@ -140,6 +141,7 @@ type exchange struct {
 	ranges  [1]byteRange // the usual number
 	scratch [512]byte    // for making header values
 
+	plain    bool // errors are told as text: see wantsText
 	returned bool // serve ended by itself, without a panic
 	cut      bool // the connection is to be cut
 }

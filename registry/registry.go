@@ -2,7 +2,8 @@
 // request paths once into a [Request], asks a [Backend], and writes what it
 // answers with the right headers, ranges, conditions, status and error body.
 // A Backend that is a [Writer] is pushed to and deleted from by whom an
-// [Authorizer] lets; all others are read-only.
+// [Authorizer] lets; all others are read-only. A [FileHandler] does the same for
+// files by name.
 //
 // It promises that a body is never longer than announced, that an error after
 // the first byte cuts the connection instead of adding bytes, and that nothing
@@ -26,7 +27,7 @@ const MaxManifestSize = 4 << 20
 // Kind says what a request asks for.
 type Kind uint8
 
-// The kinds of requests below /v2/.
+// The kinds of requests.
 const (
 	KindBase      Kind = iota // /v2/
 	KindManifest              // /v2/<name>/manifests/<reference>
@@ -34,6 +35,7 @@ const (
 	KindTags                  // /v2/<name>/tags/list
 	KindReferrers             // /v2/<name>/referrers/<digest>
 	KindUpload                // /v2/<name>/blobs/uploads/[<id>]
+	KindFile                  // of a [FileHandler]
 )
 
 // Request is a parsed request path and query. Its strings are parts of the

@@ -12,7 +12,7 @@ import (
 
 // How many kinds and outcomes there are: the lengths of what is indexed by them.
 const (
-	kinds    = int(registry.KindUpload) + 1
+	kinds    = int(registry.KindFile) + 1
 	outcomes = int(registry.OutcomeError) + 1
 )
 
@@ -21,6 +21,7 @@ func kindLabel(k registry.Kind) string {
 	return [kinds]string{
 		registry.KindBase: "base", registry.KindManifest: "manifest", registry.KindBlob: "blob",
 		registry.KindTags: "tags", registry.KindReferrers: "referrers", registry.KindUpload: "upload",
+		registry.KindFile: "file",
 	}[k]
 }
 
