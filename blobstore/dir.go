@@ -26,6 +26,10 @@ type DirConfig struct {
 	// one, the blobs used longest ago are evicted down to the low one.
 	// Zero means 0.90 and 0.70.
 	HighWatermark, LowWatermark float64
+	// EvictWhenFull has what was used longest ago evicted also when the disk
+	// is full before MaxSize is reached: the store is a cache, and what is
+	// wanted now matters more. Without it, a full disk only refuses.
+	EvictWhenFull bool
 	// PartialTTL is the age above which a partial that nobody resumed is
 	// removed when the store is opened. Zero means 24 h.
 	PartialTTL time.Duration
@@ -62,6 +66,7 @@ type Dir struct {
 	used      atomic.Int64 // bytes of blobs, partials and temporary files
 	high, low int64        // watermarks in bytes
 	evicting  sync.Mutex   // held for one eviction at a time
+	madeRoom  atomic.Uint64 // how often the full disk was given room; changes while evicting is held
 	wake      chan struct{}
 	stop      chan struct{}
 	evictor   sync.WaitGroup

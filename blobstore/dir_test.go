@@ -157,6 +157,7 @@ func TestDirIsOpenToOneProcessOnly(t *testing.T) {
 func TestDirOfANewerFormatIsRefusedUntouched(t *testing.T) {
 	for version, want := range map[string]string{
 		"2\n": "store format 2", "100": "store format 100", "": "is this a store", "one": "is this a store", "0": "is this a store",
+		"7\nentrepot 3.0 or later reads it\n": "entrepot 3.0 or later",
 	} {
 		path := t.TempDir()
 		d := openDir(t, path, blobstore.DirConfig{})
@@ -169,7 +170,7 @@ func TestDirOfANewerFormatIsRefusedUntouched(t *testing.T) {
 			}
 		}
 		_, err := blobstore.OpenDir(path, blobstore.DirConfig{})
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+		if !errors.Is(err, blobstore.ErrFormat) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("version %q: %v, want %q in it", version, err, want)
 		}
 		for _, file := range []string{dataFile(path, dgst), litter} {
@@ -177,6 +178,23 @@ func TestDirOfANewerFormatIsRefusedUntouched(t *testing.T) {
 				t.Errorf("version %q: %v", version, err)
 			}
 		}
+	}
+}
+
+func TestDirWithoutAFormatIsTakenAsAnOldOneAndMarked(t *testing.T) {
+	path := t.TempDir()
+	d := openDir(t, path, blobstore.DirConfig{})
+	dgst := put(t, d, []byte("blob"))
+	closeDir(t, d)
+	if err := os.Remove(filepath.Join(path, "version")); err != nil {
+		t.Fatal(err)
+	}
+	d = openDir(t, path, blobstore.DirConfig{})
+	if _, err := d.Stat(t.Context(), dgst); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(path, "version")); err != nil || string(text) != "1\n" {
+		t.Errorf("version holds %q, %v", text, err)
 	}
 }
 
@@ -203,7 +221,7 @@ func TestDirThatCannotBeWrittenIsRefused(t *testing.T) {
 		"/proc/self/store":                     "/proc/self/store",
 	} {
 		_, err := blobstore.OpenDir(path, blobstore.DirConfig{})
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+		if !errors.Is(err, blobstore.ErrFormat) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("OpenDir(%s) = %v, want %q in it", path, err, want)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,9 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
-
-// storeFormat is the version of the layout of a Dir.
-const storeFormat = 1
 
 // Defaults of DirConfig.
 const (
@@ -32,8 +28,8 @@ const (
 
 // OpenDir opens the store in a directory, which is made when only it, and not
 // its parent, is missing. It removes what an interrupted process left half
-// done. It fails when another process has the store open, or when a newer
-// entrepot wrote it.
+// done. It fails when another process has the store open, and with ErrFormat
+// when a newer entrepot wrote it.
 func OpenDir(path string, cfg DirConfig) (*Dir, error) {
 	d, err := openDir(path, cfg)
 	if err != nil {
@@ -133,13 +129,20 @@ func lockFile(path string) (*os.File, error) {
 
 // load reads what is in the directory.
 func (d *Dir) load() error {
+	// Before anything is changed in what may not be ours to change.
+	format, err := readFormat(d.path)
+	if err != nil {
+		return err
+	}
 	for _, dir := range []string{d.spool.path, d.recordsDir()} {
 		if err := mkdirDurable(dir); err != nil {
 			return fmt.Errorf("it is not writable: %w", err)
 		}
 	}
-	if err := d.checkFormat(); err != nil {
-		return err
+	if format == 0 {
+		if err := d.markFormat(); err != nil {
+			return err
+		}
 	}
 	if err := d.spool.load(d.cfg.Now().Add(-d.cfg.PartialTTL)); err != nil {
 		return fmt.Errorf("cleaning %s: %w", d.spool.path, err)
@@ -154,27 +157,6 @@ func (d *Dir) load() error {
 		d.index.insert(b.entry)
 	}
 	d.used.Store(d.index.bytes + d.spool.bytes.Load())
-	return nil
-}
-
-// checkFormat refuses a store of a newer format, and marks a new one.
-func (d *Dir) checkFormat() error {
-	path := filepath.Join(d.path, "version")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return d.writeRecord(path, fmt.Appendln(nil, storeFormat))
-	}
-	if err != nil {
-		return err
-	}
-	format, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || format < 1 {
-		return fmt.Errorf("%s holds %.40q, want the number of a store format: is this a store?", path, text)
-	}
-	if format > storeFormat {
-		return fmt.Errorf("it has store format %d, and this entrepot knows formats up to %d: use a newer one, or another directory",
-			format, storeFormat)
-	}
 	return nil
 }
 

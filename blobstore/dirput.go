@@ -84,7 +84,11 @@ type temp struct {
 }
 
 func (d *Dir) newTemp(s *sum) (*temp, error) {
-	file, err := d.spool.create()
+	var file *os.File
+	err := d.withRoom(func() (err error) {
+		file, err = d.spool.create()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -143,9 +147,14 @@ func (d *Dir) append(file *os.File, b []byte) (int, error) {
 	if err := d.reserve(int64(len(b))); err != nil {
 		return 0, err
 	}
-	n, err := file.Write(b)
-	d.release(int64(len(b) - n))
-	return n, noSpace(err)
+	written := 0
+	err := d.withRoom(func() error {
+		n, err := file.Write(b[written:])
+		written += n
+		return err
+	})
+	d.release(int64(len(b) - written))
+	return written, noSpace(err)
 }
 
 // commit moves a file of the spool, whose content was verified, to its place,
@@ -162,6 +171,12 @@ func (d *Dir) commit(s *sum, file *os.File, size int64) error {
 	if d.present(s) {
 		return d.commitAgain(file, size)
 	}
+	// A full disk can lack the room for a directory.
+	return noSpace(d.withRoom(func() error { return d.place(s, file, size, now) }))
+}
+
+// place ends commit. Making room would need the lock that it holds.
+func (d *Dir) place(s *sum, file *os.File, size int64, now time.Time) error {
 	name := d.name(string(s.bytes()))
 	name.Lock()
 	defer name.Unlock()
@@ -169,7 +184,7 @@ func (d *Dir) commit(s *sum, file *os.File, size int64) error {
 		return d.commitAgain(file, size)
 	}
 	if err := renameDurable(file.Name(), d.blobFile(s.digest())); err != nil {
-		return noSpace(err)
+		return err
 	}
 	d.index.add(s, size, now)
 	d.spool.bytes.Add(-size) // now the bytes of a blob: d.used stays as it is

@@ -41,7 +41,7 @@ func (d *Dir) PutRecord(ctx context.Context, key string, value []byte) error {
 	if err := errors.Join(ctx.Err(), d.writable()); err != nil {
 		return fmt.Errorf("storing record %q: %w", key, err)
 	}
-	if err := d.writeRecord(path, value); err != nil {
+	if err := d.withRoom(func() error { return d.writeRecord(path, value) }); err != nil {
 		return fmt.Errorf("storing record %q: %w", key, recordError(err))
 	}
 	return nil

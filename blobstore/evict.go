@@ -1,6 +1,10 @@
 package blobstore
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"syscall"
+)
 
 // reserve accounts for n bytes that are about to be written to the spool, and
 // makes room for them when they would pass MaxSize. Errors: ErrNoSpace.
@@ -96,4 +100,57 @@ func (d *Dir) evictOne() (size int64, ok bool) {
 	d.evicted.count.Add(1)
 	d.evicted.bytes.Add(size)
 	return size, true
+}
+
+// When the disk is full, a write is tried again after room was made, at most
+// roomRounds times: whoever fills the disk faster than that would else empty
+// the store. Each time, roomShare of the store goes, or roomLeast bytes if that
+// is more, so that the next writes find room too.
+const (
+	roomRounds = 3
+	roomShare  = 20       // a twentieth
+	roomLeast  = 16 << 20 // bytes
+)
+
+// withRoom does what writes to the disk, and does it again after it made room
+// when the disk was full. No lock of a name is held.
+func (d *Dir) withRoom(write func() error) error {
+	for round := 0; ; round++ {
+		seen := d.madeRoom.Load()
+		err := write()
+		if !diskFull(err) || !d.cfg.EvictWhenFull || round == roomRounds || !d.makeRoom(seen) {
+			return err
+		}
+	}
+}
+
+// makeRoom evicts because the disk is full. Of many writers that saw it full,
+// one evicts: seen is madeRoom from before the caller's write.
+func (d *Dir) makeRoom(seen uint64) bool {
+	d.evicting.Lock()
+	defer d.evicting.Unlock()
+	if d.madeRoom.Load() != seen {
+		return true
+	}
+	want := max(d.used.Load()/roomShare, roomLeast)
+	count, freed := 0, int64(0)
+	for freed < want {
+		size, ok := d.evictOne()
+		if !ok {
+			break
+		}
+		count, freed = count+1, freed+size
+	}
+	if freed == 0 {
+		return false
+	}
+	d.madeRoom.Add(1)
+	d.log.Warn("the disk is full: evicted least recently used", "path", d.path, "count", count, "bytes", freed,
+		"used", d.used.Load())
+	return true
+}
+
+// diskFull tells a full disk from the store's own limit.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -69,7 +69,14 @@ func (d *Dir) partial(ctx context.Context, s *sum, known bool) (*Partial, error)
 		return nil, fmt.Errorf("opening the partial of %s: %w", name, err)
 	}
 	raw := string(s.bytes())
-	file, size, added, err := d.spool.open(raw)
+	var (
+		file        *os.File
+		size, added int64
+	)
+	err := d.withRoom(func() (err error) {
+		file, size, added, err = d.spool.open(raw)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("opening the partial of %s: %w", name, err)
 	}

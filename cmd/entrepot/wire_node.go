@@ -96,6 +96,7 @@ func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
 		MaxSize:       int64(size),
 		HighWatermark: float64(cfg.Store.HighWatermark) / 100,
 		LowWatermark:  float64(cfg.Store.LowWatermark) / 100,
+		EvictWhenFull: true, // upstream has it all
 		Logger:        logs.main,
 	})
 	if err != nil {
