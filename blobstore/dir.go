@@ -63,9 +63,9 @@ type Dir struct {
 	names [64]sync.Mutex
 	spool spool
 
-	used      atomic.Int64 // bytes of blobs, partials and temporary files
-	high, low int64        // watermarks in bytes
-	evicting  sync.Mutex   // held for one eviction at a time
+	used      atomic.Int64  // bytes of blobs, partials and temporary files
+	high, low int64         // watermarks in bytes
+	evicting  sync.Mutex    // held for one eviction at a time
 	madeRoom  atomic.Uint64 // how often the full disk was given room; changes while evicting is held
 	wake      chan struct{}
 	stop      chan struct{}
