@@ -30,7 +30,7 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 		cs.Outcome = registry.OutcomeError
 		return registry.Blob{}, cs, err
 	}
-	blob, err := n.stored(ctx, req)
+	blob, err := n.stored(ctx, req.Digest, req.Head)
 	if err == nil {
 		return blob, cs, nil
 	}
@@ -45,7 +45,7 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 	}
 	blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
 	for errors.Is(err, errStored) { // committed since we looked
-		if blob, err = n.stored(ctx, req); err == nil {
+		if blob, err = n.stored(ctx, req.Digest, req.Head); err == nil {
 			return blob, cs, nil
 		}
 		if errors.Is(err, blobstore.ErrNotExist) { // and evicted
@@ -59,28 +59,28 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 }
 
 // stored answers from memory or the local store.
-func (n *Node) stored(ctx context.Context, req *registry.Request) (registry.Blob, error) {
-	if b, ok := n.memory.Get(req.Digest); ok {
-		return registry.Blob{Digest: req.Digest, Size: int64(len(b)), Content: bytesContent(b)}, nil
+func (n *Node) stored(ctx context.Context, d digest.Digest, head bool) (registry.Blob, error) {
+	if b, ok := n.memory.Get(d); ok {
+		return registry.Blob{Digest: d, Size: int64(len(b)), Content: bytesContent(b)}, nil
 	}
-	if req.Head {
-		info, err := n.local.Stat(ctx, req.Digest)
-		return registry.Blob{Digest: req.Digest, Size: info.Size}, err
+	if head {
+		info, err := n.local.Stat(ctx, d)
+		return registry.Blob{Digest: d, Size: info.Size}, err
 	}
-	f, err := n.local.OpenFile(req.Digest)
+	f, err := n.local.OpenFile(d)
 	if err != nil {
 		return registry.Blob{}, err
 	}
 	if f.Info.Size > maxMemoryBlob {
-		return registry.Blob{Digest: req.Digest, Size: f.Info.Size, Content: fileContent{f}}, nil
+		return registry.Blob{Digest: d, Size: f.Info.Size, Content: fileContent{f}}, nil
 	}
 	defer f.Close()
 	b := make([]byte, f.Info.Size)
 	if _, err := io.ReadFull(f.File, b); err != nil {
-		return registry.Blob{}, fmt.Errorf("reading %s: %w", req.Digest, err)
+		return registry.Blob{}, fmt.Errorf("reading %s: %w", d, err)
 	}
-	n.memory.Add(req.Digest, b)
-	return registry.Blob{Digest: req.Digest, Size: f.Info.Size, Content: bytesContent(b)}, nil
+	n.memory.Add(d, b)
+	return registry.Blob{Digest: d, Size: f.Info.Size, Content: bytesContent(b)}, nil
 }
 
 // headBlob describes a blob that is not here: from the manifest that named it,
@@ -142,27 +142,37 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 		sources = append(sources, &remoteSource{remote: n.remote, digest: d})
 	}
 	sources = append(sources, newUpstreamSource(up, repo, d))
+	r, size, joined, err := n.filling(ctx, d, n.sizes.of(up, repo, d), sources)
+	if err != nil {
+		n.absent.remember(key, err)
+		return registry.Blob{}, cs, err
+	}
+	if cs.Collapsed = joined; !joined {
+		cs.FwdStatus = http.StatusOK
+	}
+	return registry.Blob{Digest: d, Size: size, Content: r}, cs, nil
+}
+
+// filling gives a reader of the digest's fill, joined or started, once it has
+// bytes to come. Errors: errStored, and those of the sources.
+func (n *Node) filling(ctx context.Context, d digest.Digest, hint int64, sources []source) (r *fillReader, size int64, joined bool, err error) {
 	for {
-		r, joined, err := n.fills.join(ctx, d, n.sizes.of(up, repo, d), sources)
+		r, joined, err = n.fills.join(ctx, d, hint, sources)
 		if err != nil {
-			return registry.Blob{}, cs, err
+			return nil, 0, false, err
 		}
-		size, err := r.ready(ctx)
+		evicted := false
+		if size, err = r.ready(ctx); err == nil {
+			err = r.open(ctx)
+			evicted = errors.Is(err, blobstore.ErrNotExist)
+		}
 		if err == nil {
-			if err = r.open(ctx); errors.Is(err, blobstore.ErrNotExist) {
-				_ = r.Close()
-				continue // filled and evicted already: fill it again
-			}
+			return r, size, joined, nil
 		}
-		if err != nil {
-			_ = r.Close()
-			n.absent.remember(key, err)
-			return registry.Blob{}, cs, err
+		_ = r.Close()
+		if !evicted { // else it was filled already: fill it again
+			return nil, 0, false, err
 		}
-		if cs.Collapsed = joined; !joined {
-			cs.FwdStatus = http.StatusOK
-		}
-		return registry.Blob{Digest: d, Size: size, Content: r}, cs, nil
 	}
 }
 

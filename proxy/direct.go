@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"entrepot/blobstore"
 
@@ -18,14 +19,14 @@ import (
 // range elsewhere cannot be verified by itself. It implements
 // registry.Content and is used by one goroutine.
 type direct struct {
-	digest digest.Digest
+	goal   goal
 	in     feed
 	prefix *os.File // what the client was already sent from byte 0, when it was
 
-	started  bool
-	verifier digest.Verifier // of the bytes from 0 to in.offset; nil when some are missing
-	tail     []byte          // the verified end of the blob, once read
-	tailAt   int64           // offset of tail
+	started   bool
+	verifiers []digest.Verifier // of the bytes from 0 to in.offset; none when some are missing
+	tail      []byte            // the verified end of the blob, once read
+	tailAt    int64             // offset of tail
 }
 
 // ready waits for the sources and says how large the blob is, negative when
@@ -54,7 +55,7 @@ func (d *direct) WriteRange(ctx context.Context, w io.Writer, offset, length int
 		n, err := w.Write(p)
 		written += int64(n)
 		if err != nil {
-			return written, fmt.Errorf("sending %s: %w", d.digest, err)
+			return written, fmt.Errorf("sending %s: %w", d.goal, err)
 		}
 	}
 	return written, nil
@@ -73,23 +74,21 @@ func (d *direct) next(ctx context.Context, offset int64) ([]byte, error) {
 	if err := d.seek(offset); err != nil {
 		return nil, err
 	}
-	if d.verifier != nil && (d.in.size < 0 || d.in.size-offset <= tailSize) {
+	if len(d.verifiers) > 0 && (d.in.size < 0 || d.in.size-offset <= tailSize) {
 		if err := d.readTail(ctx); err != nil {
 			return nil, err
 		}
 		return d.next(ctx, offset)
 	}
 	p := make([]byte, 32<<10)
-	if d.verifier != nil {
+	if len(d.verifiers) > 0 {
 		p = p[:min(int64(len(p)), d.in.size-offset-tailSize)]
 	}
 	n, err := d.in.Read(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	if d.verifier != nil {
-		_, _ = d.verifier.Write(p[:n]) // a hash never fails
-	}
+	_, _ = d.check(p[:n])
 	return p[:n], nil
 }
 
@@ -105,19 +104,36 @@ func (d *direct) seek(offset int64) error {
 		d.in.close()
 		d.in.offset = offset
 	}
-	d.verifier = nil
+	d.verifiers = nil
 	if !first || (offset > 0 && d.prefix == nil) {
 		return nil
 	}
-	d.verifier = d.digest.Verifier()
-	if offset == 0 {
+	d.verifiers = d.goal.verifiers()
+	if offset == 0 || len(d.verifiers) == 0 {
 		return nil
 	}
-	if _, err := io.Copy(d.verifier, io.NewSectionReader(d.prefix, 0, offset)); err != nil {
-		return fmt.Errorf("reading back what was sent of %s: %w", d.digest, err)
+	if _, err := io.Copy(writerFunc(d.check), io.NewSectionReader(d.prefix, 0, offset)); err != nil {
+		return fmt.Errorf("reading back what was sent of %s: %w", d.goal, err)
 	}
 	return nil
 }
+
+// check has the verifiers take in bytes.
+func (d *direct) check(p []byte) (int, error) {
+	for _, v := range d.verifiers {
+		_, _ = v.Write(p) // a hash never fails
+	}
+	return len(p), nil
+}
+
+// verified reports that all bytes are right.
+func (d *direct) verified() bool {
+	return !slices.ContainsFunc(d.verifiers, func(v digest.Verifier) bool { return !v.Verified() })
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // readTail reads to the end of the blob and verifies the whole. A blob whose
 // size no source tells is read whole: it cannot be known which bytes are last.
@@ -129,7 +145,7 @@ func (d *direct) readTail(ctx context.Context) error {
 	for {
 		n, err := d.in.Read(ctx, p)
 		tail = append(tail, p[:n]...)
-		_, _ = d.verifier.Write(p[:n]) // a hash never fails
+		_, _ = d.check(p[:n])
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -137,11 +153,11 @@ func (d *direct) readTail(ctx context.Context) error {
 			return err
 		}
 		if int64(len(tail)) > limit {
-			return fmt.Errorf("no source tells the size of %s, and it is over %d bytes: %w", d.digest, limit, errWrongSize)
+			return fmt.Errorf("no source tells the size of %s, and it is over %d bytes: %w", d.goal, limit, errWrongSize)
 		}
 	}
-	if !d.verifier.Verified() {
-		err := fmt.Errorf("%s sent wrong bytes for %s: %w", d.in.label(), d.digest, blobstore.ErrDigestMismatch)
+	if !d.verified() {
+		err := fmt.Errorf("%s sent wrong bytes for %s: %w", d.in.label(), d.goal, blobstore.ErrDigestMismatch)
 		d.in.restart(err, d.prefix != nil)
 		return err
 	}

@@ -34,10 +34,11 @@ var (
 )
 
 // fill is one download in progress into the store, shared by every request
-// that wants the digest. One goroutine (run) writes; readers follow.
+// that wants the same. One goroutine (run) writes; readers follow.
 type fill struct {
 	set      *fillSet
-	digest   digest.Digest
+	goal     goal
+	key      digest.Digest // in the set; "" for one that is reached otherwise
 	cancel   context.CancelCauseFunc
 	finished chan struct{} // closed when run has ended and the fill is out of the set
 
@@ -48,11 +49,12 @@ type fill struct {
 	size       int64 // as a source announced it, negative when it did not
 	known      bool  // a source has answered: response headers can go out
 	partial    *blobstore.Partial
-	spooled    int64 // bytes in the spool
-	generation int   // counts starts from byte 0: readers of an older one hold wrong bytes
-	verified   bool  // the spool is whole and has the digest
-	direct     bool  // the spool failed: readers fetch for themselves
-	err        error // the fill failed
+	spooled    int64         // bytes in the spool
+	generation int           // counts starts from byte 0: readers of an older one hold wrong bytes
+	verified   bool          // the spool is whole and right
+	sum        digest.Digest // what the bytes have, once they are verified
+	direct     bool          // the spool failed: readers fetch for themselves
+	err        error         // the fill failed
 	readers    int
 	lingering  *time.Timer
 	abandoned  bool
@@ -61,7 +63,7 @@ type fill struct {
 // released is how many bytes readers may have. Call with mu held.
 func (f *fill) released() int64 {
 	switch {
-	case f.verified:
+	case f.verified, !f.goal.withheld():
 		return f.spooled
 	case f.size >= 0:
 		return max(0, min(f.spooled, f.size-tailSize))
@@ -123,28 +125,32 @@ func (f *fill) run(ctx context.Context) {
 	})
 	f.set.remove(f)
 	close(f.finished)
-	switch {
-	case err == nil, errors.Is(err, errAbandoned), errors.Is(err, errClosing):
-	default:
-		f.set.log.Warn("fill failed", "digest", f.digest, "error", err)
+	_, told := isTold(err)
+	if err != nil && !told && !errors.Is(err, errAbandoned) && !errors.Is(err, errClosing) {
+		f.set.log.Warn("fill failed", "content", f.goal.String(), "error", err)
 	}
 }
 
 // transfer fills the spool, verifies it and commits it. When the spool cannot
 // be used it says so to the readers and returns nil.
 func (f *fill) transfer(ctx context.Context) error {
-	partial, err := f.set.local.Partial(ctx, f.digest)
-	if err != nil {
-		f.giveUpSpool(fmt.Errorf("opening the spool of %s: %w", f.digest, err))
+	in := &feed{sources: f.currentSources, size: f.hint}
+	defer in.close()
+	partial, err := f.goal.spool(ctx, f.set.local, in)
+	var spoolErr *spoolError
+	if errors.As(err, &spoolErr) {
+		f.giveUpSpool(err)
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	f.change(func() { f.partial, f.spooled = partial, partial.Size() })
 
-	fed, err := f.fetch(ctx, partial)
-	var spoolErr *spoolError
+	err = f.fetch(ctx, in, partial)
 	switch {
 	case errors.Is(err, errTooBig):
-		f.set.log.Info("streaming without storing", "digest", f.digest, "reason", err)
+		f.set.log.Info("streaming without storing", "content", f.goal.String(), "reason", err)
 		f.change(func() { f.direct = true })
 		_ = partial.Discard()
 		return nil
@@ -152,47 +158,50 @@ func (f *fill) transfer(ctx context.Context) error {
 		f.giveUpSpool(err)
 		_ = partial.Discard() // its bytes take room that is missing
 		return nil
-	case errors.Is(err, blobstore.ErrDigestMismatch):
+	case errors.Is(err, blobstore.ErrDigestMismatch), err != nil && !f.goal.seekable():
 		_ = partial.Discard()
 		return err
 	case err != nil:
 		return errors.Join(err, partial.Close())
 	}
+	sum, err := partial.Digest()
+	if err != nil {
+		f.giveUpSpool(err)
+		_ = partial.Discard()
+		return nil
+	}
 
-	f.change(func() { f.verified, f.known, f.size = true, true, f.spooled })
+	f.change(func() { f.verified, f.sum, f.known, f.size = true, sum, true, f.spooled })
 	if err := partial.Commit(context.WithoutCancel(ctx)); err != nil {
 		f.giveUpSpool(err)
 		_ = partial.Discard()
 		return nil
 	}
-	f.set.stored(f.digest, fed)
+	f.set.stored(sum, in.label())
 	return nil
 }
 
 // fetch brings the spool to its end and verifies it, starting over with the
-// next source when the bytes were wrong. It returns the label of the last
-// source.
-func (f *fill) fetch(ctx context.Context, partial *blobstore.Partial) (string, error) {
+// next source when the bytes were wrong.
+func (f *fill) fetch(ctx context.Context, in *feed, partial *blobstore.Partial) error {
 	resumed := partial.Size() > 0
-	if resumed && partial.Verify() == nil {
-		return "", nil // only the commit was missing
+	if resumed && f.goal.whole(partial) {
+		return nil // only the commit was missing
 	}
-	in := &feed{sources: f.currentSources, size: f.hint, offset: partial.Size()}
-	defer in.close()
 	for restarts := 0; ; restarts++ {
 		err := f.pump(ctx, in, partial)
 		if err != nil && !(resumed && isInvalid(err)) { // a spool of an earlier run may be longer than the blob
-			return "", err
+			return err
 		}
 		if err == nil {
-			if err = partial.Verify(); err == nil {
-				return in.label(), nil
+			if err = f.goal.verify(partial); err == nil {
+				return nil
 			}
 		}
 		if restarts == maxRestarts {
-			return "", err
+			return err
 		}
-		wrong := fmt.Errorf("%s sent wrong bytes for %s: %w", in.label(), f.digest, blobstore.ErrDigestMismatch)
+		wrong := fmt.Errorf("%s sent wrong bytes for %s: %w", in.label(), f.goal, blobstore.ErrDigestMismatch)
 		in.restart(wrong, resumed)
 		resumed = false
 		f.change(func() {
@@ -202,7 +211,7 @@ func (f *fill) fetch(ctx context.Context, partial *blobstore.Partial) (string, e
 			}
 		})
 		if err != nil {
-			return "", &spoolError{err}
+			return &spoolError{err}
 		}
 	}
 }
@@ -245,7 +254,7 @@ func (f *feed) label() string {
 }
 
 func (f *fill) giveUpSpool(err error) {
-	f.set.log.Error("streaming without storing", "digest", f.digest, "error", err)
+	f.set.log.Error("streaming without storing", "content", f.goal.String(), "error", err)
 	f.set.spoolFailed()
 	f.change(func() { f.direct = true })
 }

@@ -63,7 +63,7 @@ func (r *fillReader) open(ctx context.Context) error {
 		return nil
 	}
 	if !errors.Is(err, fs.ErrClosed) {
-		return fmt.Errorf("opening the spool of %s: %w", f.digest, err)
+		return fmt.Errorf("opening the spool of %s: %w", f.goal, err)
 	}
 	// The fill is over; it says in a moment how.
 	var direct bool
@@ -127,7 +127,7 @@ const (
 // Clients that mount images without fetching them ask for such, and check what
 // they get.
 func (r *fillReader) farAhead(offset, length int64) bool {
-	if length <= 0 || length > maxAhead || r.direct != nil {
+	if length <= 0 || length > maxAhead || r.direct != nil || !r.fill.goal.seekable() {
 		return false
 	}
 	r.fill.mu.Lock()
@@ -141,7 +141,7 @@ func (r *fillReader) writeAhead(ctx context.Context, w io.Writer, offset, length
 	f.mu.Lock()
 	size := f.size
 	f.mu.Unlock()
-	d := &direct{digest: f.digest, in: feed{sources: f.currentSources, size: size, offset: offset, end: offset + length}}
+	d := &direct{goal: f.goal, in: feed{sources: f.currentSources, size: size, offset: offset, end: offset + length}}
 	defer d.in.close()
 	r.sent = true
 	return d.WriteRange(ctx, w, offset, length)
@@ -186,11 +186,11 @@ func (r *fillReader) writeSome(ctx context.Context, w io.Writer, offset, length 
 		length = limit - offset
 	}
 	if _, err := r.file.Seek(offset, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("reading the spool of %s: %w", f.digest, err)
+		return 0, fmt.Errorf("reading the spool of %s: %w", f.goal, err)
 	}
 	n, err := io.CopyN(w, r.file, min(length, limit-offset))
 	if err != nil {
-		return n, fmt.Errorf("sending %s: %w", f.digest, err)
+		return n, fmt.Errorf("sending %s: %w", f.goal, err)
 	}
 	return n, nil
 }
@@ -218,7 +218,7 @@ func (r *fillReader) goDirect() {
 		size = f.hint
 	}
 	f.mu.Unlock()
-	r.direct = &direct{digest: f.digest, in: feed{sources: f.currentSources, size: size, answered: r.sent}}
+	r.direct = &direct{goal: f.goal, in: feed{sources: f.currentSources, size: size, answered: r.sent}}
 	if r.fromStart && r.sent && r.file != nil {
 		r.direct.prefix = r.file
 	}

@@ -19,7 +19,8 @@ const spoolPause = 5 * time.Second
 // errStored says that a fill is not needed: the blob is in the store.
 var errStored = errors.New("the blob is in the store")
 
-// fillSet is the fills in progress, at most one a digest.
+// fillSet is the fills in progress, at most one a digest. Those of files whose
+// digest is not known yet are in no index: their names lead to them.
 type fillSet struct {
 	local   *blobstore.Dir
 	log     *slog.Logger
@@ -87,31 +88,57 @@ func (s *fillSet) get(ctx context.Context, d digest.Digest, hint int64, sources 
 	if _, err := s.local.Stat(ctx, d); err == nil {
 		return nil, false, errStored
 	}
-	f = &fill{
-		set: s, digest: d, sources: sources, hint: hint, size: -1, readers: 1,
+	f = s.newFill(blobGoal(d), hint, sources)
+	f.key = d
+	if s.launch(f) {
+		s.fills[d] = f
+	}
+	return f, true, nil
+}
+
+// start gives the first reader of a fill that is reached through it only.
+// Errors: errClosing.
+func (s *fillSet) start(g goal, sources []source) (*fillReader, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosing
+	}
+	f := s.newFill(g, -1, sources)
+	s.launch(f)
+	return &fillReader{fill: f}, nil
+}
+
+func (s *fillSet) newFill(g goal, hint int64, sources []source) *fill {
+	return &fill{
+		set: s, goal: g, sources: sources, hint: hint, size: -1, readers: 1,
 		finished: make(chan struct{}),
 	}
+}
+
+// launch has a fill run, unless the local store failed lately: then its readers
+// are sent to the sources. Call with mu held.
+func (s *fillSet) launch(f *fill) bool {
 	if time.Now().Before(s.noSpool) {
 		f.direct = true
 		f.cancel = func(error) {}
 		close(f.finished)
-		return f, true, nil
+		return false
 	}
-	s.fills[d] = f
 	run, cancel := context.WithCancelCause(s.base)
 	f.cancel = cancel
 	s.running.Go(func() {
 		defer cancel(nil)
 		f.run(run)
 	})
-	return f, true, nil
+	return true
 }
 
 func (s *fillSet) remove(f *fill) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fills[f.digest] == f {
-		delete(s.fills, f.digest)
+	if s.fills[f.key] == f {
+		delete(s.fills, f.key)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -46,11 +47,10 @@ type doubt struct {
 	digest   digest.Digest
 }
 
-// upstreamSource reads a blob from one repository of an upstream.
-type upstreamSource struct {
+// trials is what a source has found out about an upstream's endpoints.
+type trials struct {
 	up     *upstreamState
-	repo   string
-	digest digest.Digest
+	digest digest.Digest // of what is read; "" when it is not known
 
 	mu    sync.Mutex
 	last  *upstream.Endpoint
@@ -58,77 +58,95 @@ type upstreamSource struct {
 	tired map[*upstream.Endpoint]bool // sent nothing the last time round, or wrong bytes lately
 }
 
-func newUpstreamSource(up *upstreamState, repo string, d digest.Digest) *upstreamSource {
-	s := &upstreamSource{
-		up: up, repo: repo, digest: d,
-		bad: make(map[*upstream.Endpoint]bool), tired: make(map[*upstream.Endpoint]bool),
-	}
+func newTrials(up *upstreamState, d digest.Digest) *trials {
+	t := &trials{up: up, digest: d, bad: make(map[*upstream.Endpoint]bool), tired: make(map[*upstream.Endpoint]bool)}
 	for _, e := range up.client.Endpoints() {
-		if since, ok := up.doubts.Get(doubt{e, d}); ok && time.Since(since) < doubtTTL {
-			s.tired[e] = true
+		if since, ok := up.doubts.Get(doubt{e, d}); ok && d != "" && time.Since(since) < doubtTTL {
+			t.tired[e] = true
 		}
 	}
-	return s
+	return t
+}
+
+// do asks an endpoint that is still believed.
+func (t *trials) do(ctx context.Context, req *upstream.Request) (*upstream.Response, error) {
+	if t.spent() {
+		return nil, fmt.Errorf("every URL of %s sent wrong bytes: %w", t.up.name, blobstore.ErrNotExist)
+	}
+	req.Skip = t.skip
+	resp, err := t.up.client.Do(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	t.last = resp.Endpoint
+	t.mu.Unlock()
+	return resp, nil
+}
+
+// spent reports that no endpoint is left to be believed. Tired ones are given
+// another chance once all the others are tired too.
+func (t *trials) spent() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := t.up.client.Endpoints()
+	if !slices.ContainsFunc(all, func(e *upstream.Endpoint) bool { return !t.bad[e] && !t.tired[e] }) {
+		clear(t.tired)
+	}
+	return len(t.bad) == len(all)
+}
+
+func (t *trials) skip(e *upstream.Endpoint) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bad[e] || t.tired[e]
+}
+
+func (t *trials) falter(error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tired[t.last] = true
+}
+
+func (t *trials) disbelieve(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.last == nil {
+		return
+	}
+	t.bad[t.last] = true
+	if t.digest != "" {
+		t.up.doubts.Add(doubt{t.last, t.digest}, time.Now())
+	}
+	t.last.Penalize(err)
+}
+
+func (t *trials) label() string { return t.up.name }
+
+// upstreamSource reads a blob from one repository of an upstream.
+type upstreamSource struct {
+	*trials
+	repo string
+}
+
+func newUpstreamSource(up *upstreamState, repo string, d digest.Digest) *upstreamSource {
+	return &upstreamSource{trials: newTrials(up, d), repo: repo}
 }
 
 func (s *upstreamSource) open(ctx context.Context, offset, length, size int64) (io.ReadCloser, int64, error) {
-	if s.spent() {
-		return nil, -1, fmt.Errorf("every URL of %s sent wrong bytes: %w", s.up.name, blobstore.ErrNotExist)
-	}
-	resp, err := s.up.client.Do(ctx, &upstream.Request{
-		Method:     "GET",
+	resp, err := s.do(ctx, &upstream.Request{
+		Method:     http.MethodGet,
 		Repository: s.repo,
 		Path:       s.repo + "/blobs/" + string(s.digest),
 		Offset:     offset,
 		Length:     length,
 		Size:       size,
-		Skip:       s.skip,
 	})
 	if err != nil {
 		return nil, -1, err
 	}
-	s.mu.Lock()
-	s.last = resp.Endpoint
-	s.mu.Unlock()
 	return resp.Body, resp.TotalSize, nil
 }
-
-// spent reports that no endpoint is left to be believed. Tired ones are given
-// another chance once all the others are tired too.
-func (s *upstreamSource) spent() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := s.up.client.Endpoints()
-	if !slices.ContainsFunc(all, func(e *upstream.Endpoint) bool { return !s.bad[e] && !s.tired[e] }) {
-		clear(s.tired)
-	}
-	return len(s.bad) == len(all)
-}
-
-func (s *upstreamSource) skip(e *upstream.Endpoint) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bad[e] || s.tired[e]
-}
-
-func (s *upstreamSource) falter(error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tired[s.last] = true
-}
-
-func (s *upstreamSource) disbelieve(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.last == nil {
-		return
-	}
-	s.bad[s.last] = true
-	s.up.doubts.Add(doubt{s.last, s.digest}, time.Now())
-	s.last.Penalize(err)
-}
-
-func (s *upstreamSource) label() string { return s.up.name }
 
 func (s *upstreamSource) same(other source) bool {
 	o, ok := other.(*upstreamSource)
