@@ -33,6 +33,10 @@ type DirConfig struct {
 	// PartialTTL is the age above which a partial that nobody resumed is
 	// removed when the store is opened. Zero means 24 h.
 	PartialTTL time.Duration
+	// QuarantineSize bounds the bytes that are kept of blobs that were found to
+	// be wrong, beside MaxSize; negative means no bound. Zero means 1 GiB, or a
+	// tenth of MaxSize where that is less.
+	QuarantineSize int64
 	// Logger is told of evictions and repairs; nil means silence.
 	Logger *slog.Logger
 	// Now is the clock that orders blobs by use; nil means time.Now.
@@ -44,7 +48,8 @@ type DirConfig struct {
 //	blobs/<algorithm>/<2 hex>/<hex>/data   blobs; the mtime is the last use
 //	records/<escaped key>~                 records
 //	spool/                                 what is being written; partials
-//	version, lock                          store format; held while open
+//	quarantine/                            what was found to be wrong
+//	version, lock, scrub                   store format; held while open; see [Scrubber]
 //
 // Every file is written in spool, synced and renamed into place, so that what
 // lies under blobs and records is whole whatever crashes. An index in memory
@@ -62,6 +67,7 @@ type Dir struct {
 	// delete, evict. Opening needs none of them.
 	names [64]sync.Mutex
 	spool spool
+	aside quarantine
 
 	used      atomic.Int64  // bytes of blobs, partials and temporary files
 	high, low int64         // watermarks in bytes
@@ -90,6 +96,9 @@ type Usage struct {
 	PartialBytes int64 // of partials and of blobs being written
 	Evictions    int64 // blobs and idle partials evicted since the store was opened
 	EvictedBytes int64
+
+	Quarantined     int64 // blobs that were found to be wrong since the store was opened
+	QuarantineBytes int64 // of what is kept of them
 }
 
 // Limit is the size limit of the store in bytes, 0 without one. A larger blob
@@ -102,6 +111,7 @@ func (d *Dir) Usage() Usage {
 	return Usage{
 		Bytes: bytes, Blobs: blobs, PartialBytes: d.spool.bytes.Load(),
 		Evictions: d.evicted.count.Load(), EvictedBytes: d.evicted.bytes.Load(),
+		Quarantined: d.aside.taken.Load(), QuarantineBytes: d.aside.bytes.Load(),
 	}
 }
 
@@ -272,12 +282,14 @@ func openSized(path string, size int64) (*os.File, error) {
 }
 
 // drop forgets a blob whose file is not as the index says, and removes what is
-// there in its place, so that the next open does not find it.
-func (d *Dir) drop(e *entry, reason error) {
-	dgst := rawDigest(e.sum)
-	if d.remove(e, false) {
-		d.log.Warn("dropped a blob", "digest", dgst, "reason", reason)
+// there in its place, so that the next open does not find it. It reports false
+// when the blob was forgotten already.
+func (d *Dir) drop(e *entry, reason error) bool {
+	if !d.remove(e, false) {
+		return false
 	}
+	d.log.Warn("dropped a blob", "digest", rawDigest(e.sum), "reason", reason)
+	return true
 }
 
 // Delete removes a blob; see [Store].

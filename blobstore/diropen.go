@@ -65,6 +65,7 @@ func openDir(path string, cfg DirConfig) (_ *Dir, err error) {
 
 		hashing: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
+	d.aside = d.newQuarantine()
 	if err := d.makeRoot(); err != nil {
 		return nil, err
 	}
@@ -147,6 +148,7 @@ func (d *Dir) load() error {
 	if err := d.spool.load(d.cfg.Now().Add(-d.cfg.PartialTTL)); err != nil {
 		return fmt.Errorf("cleaning %s: %w", d.spool.path, err)
 	}
+	d.aside.shrink(d.aside.limit)
 	blobs, err := d.scan()
 	if err != nil {
 		return fmt.Errorf("reading the list of blobs: %w", err)

@@ -62,10 +62,8 @@ func (d *Dir) runEvictor() {
 
 func (d *Dir) evictToLow() {
 	var count, bytes int64
-	for d.used.Load() > d.low && !d.closed.Load() {
-		d.evicting.Lock()
-		size, ok := d.evictOne()
-		d.evicting.Unlock()
+	for {
+		size, ok := d.evictAbove(d.low)
 		if !ok {
 			break
 		}
@@ -75,6 +73,17 @@ func (d *Dir) evictToLow() {
 		d.log.Info("evicted least recently used", "count", count, "bytes", bytes,
 			"used", d.used.Load(), "max_size", d.cfg.MaxSize)
 	}
+}
+
+// evictAbove is evictOne while more than limit bytes are used: writers evict
+// too.
+func (d *Dir) evictAbove(limit int64) (size int64, ok bool) {
+	d.evicting.Lock()
+	defer d.evicting.Unlock()
+	if d.used.Load() <= limit || d.closed.Load() {
+		return 0, false
+	}
+	return d.evictOne()
 }
 
 // evictOne evicts the blob or idle partial that was used longest ago, and
@@ -133,7 +142,7 @@ func (d *Dir) makeRoom(seen uint64) bool {
 		return true
 	}
 	want := max(d.used.Load()/roomShare, roomLeast)
-	count, freed := 0, int64(0)
+	count, freed := 0, d.aside.empty()
 	for freed < want {
 		size, ok := d.evictOne()
 		if !ok {
