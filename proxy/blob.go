@@ -30,8 +30,12 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 		cs.Outcome = registry.OutcomeError
 		return registry.Blob{}, cs, err
 	}
+	refill := func(ctx context.Context) (registry.Content, error) {
+		return n.refill(ctx, up, repo, req.Digest)
+	}
 	blob, err := n.stored(ctx, req.Digest, req.Head)
 	if err == nil {
+		blob.Content = orRefill(blob.Content, refill)
 		return blob, cs, nil
 	}
 	if !errors.Is(err, blobstore.ErrNotExist) {
@@ -46,6 +50,7 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 	blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
 	for errors.Is(err, errStored) { // committed since we looked
 		if blob, err = n.stored(ctx, req.Digest, req.Head); err == nil {
+			blob.Content = orRefill(blob.Content, refill)
 			return blob, cs, nil
 		}
 		if errors.Is(err, blobstore.ErrNotExist) { // and evicted
@@ -72,15 +77,35 @@ func (n *Node) stored(ctx context.Context, d digest.Digest, head bool) (registry
 		return registry.Blob{}, err
 	}
 	if f.Info.Size > maxMemoryBlob {
-		return registry.Blob{Digest: d, Size: f.Info.Size, Content: fileContent{f}}, nil
+		return registry.Blob{Digest: d, Size: f.Info.Size, Content: n.onDisk(f)}, nil
 	}
 	defer f.Close()
-	b := make([]byte, f.Info.Size)
-	if _, err := io.ReadFull(f.File, b); err != nil {
-		return registry.Blob{}, fmt.Errorf("reading %s: %w", d, err)
+	b, err := readVerified(f)
+	if err != nil {
+		return registry.Blob{}, err
 	}
 	n.memory.Add(d, b)
 	return registry.Blob{Digest: d, Size: f.Info.Size, Content: bytesContent(b)}, nil
+}
+
+// onDisk is a stored blob that is too large for memory.
+func (n *Node) onDisk(f *blobstore.File) registry.Content {
+	if n.reads == nil {
+		return fileContent{f}
+	}
+	return &verifiedContent{file: f, reads: n.reads}
+}
+
+// refill gets a blob again that was found to be rotten.
+func (n *Node) refill(ctx context.Context, up *upstreamState, repo string, d digest.Digest) (registry.Content, error) {
+	blob, _, err := n.fillBlob(ctx, up, repo, d)
+	if errors.Is(err, errStored) { // somebody else got it
+		blob, err = n.stored(ctx, d, false)
+	}
+	if err != nil {
+		return nil, clientError(err, "blob", up, repo, string(d))
+	}
+	return blob.Content, nil
 }
 
 // headBlob describes a blob that is not here: from the manifest that named it,
@@ -208,6 +233,7 @@ func (f fileContent) WriteRange(_ context.Context, w io.Writer, offset, length i
 	}
 	n, err := io.CopyN(w, f.File.File, length)
 	if err != nil {
+		unreadable(f.File, err)
 		return n, fmt.Errorf("sending %s: %w", f.Info.Digest, err)
 	}
 	return n, nil

@@ -59,6 +59,10 @@ type Config struct {
 	Default string
 	// MaxFills bounds the fills that run at once; others wait. 0 means 256.
 	MaxFills int
+	// VerifyReads has blobs hashed while they are read from Local, too. It
+	// costs the kernel's sending of files, and a range the reading of the whole
+	// blob every ten minutes.
+	VerifyReads bool
 	// Logger is for what an operator should know; nil discards.
 	Logger *slog.Logger
 	// Registerer takes the metrics; nil leaves them out.
@@ -94,6 +98,7 @@ type Node struct {
 	absent          absences
 	remoteHas       *lru.Cache[digest.Digest, struct{}]
 	fills           *fillSet
+	reads           *readVerifier // nil unless reads are verified
 
 	base    context.Context // of background work
 	endBase context.CancelFunc
@@ -137,6 +142,9 @@ func New(cfg Config) (*Node, error) {
 	n.sizes = sizes{newLRU[nameKey, int64](maxSizes)}
 	n.absent = absences{newLRU[nameKey, absence](maxAbsent)}
 	n.remoteHas = newLRU[digest.Digest, struct{}](maxRemoteHas)
+	if cfg.VerifyReads {
+		n.reads = newReadVerifier(cfg.Local, n.log, n.spawn)
+	}
 	if n.remote != nil {
 		for range uploaders {
 			n.spawn(n.remote.work)
@@ -171,6 +179,7 @@ func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 // blobStored has a blob that a fill stored sent to the remote store, unless it
 // came from there.
 func (n *Node) blobStored(d digest.Digest, from string) {
+	n.reads.whole(d)
 	if n.forbidden(d) { // revoked while it was on its way
 		n.spawn(func(ctx context.Context) { n.remove(ctx, d) })
 		return

@@ -303,11 +303,7 @@ func (n *Node) readLocal(d digest.Digest, limit int64) ([]byte, error) {
 	if f.Info.Size > limit {
 		return nil, fmt.Errorf("%s is %d bytes, more than %d: %w", d, f.Info.Size, limit, blobstore.ErrNotExist)
 	}
-	b := make([]byte, f.Info.Size)
-	if _, err := io.ReadFull(f.File, b); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", d, err)
-	}
-	return b, nil
+	return readVerified(f)
 }
 
 // keepSmall stores a verified small blob everywhere it belongs.
