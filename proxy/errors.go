@@ -13,7 +13,7 @@ import (
 )
 
 // clientError tells a client why something could not be had from upstream.
-// what is "manifest", "blob" or "repository".
+// what is "manifest", "blob", "repository" or "file".
 func clientError(err error, what string, up *upstreamState, repo, ref string) error {
 	var told *registry.Error
 	if errors.As(err, &told) || errors.Is(err, context.Canceled) {
@@ -26,6 +26,9 @@ func clientError(err error, what string, up *upstreamState, repo, ref string) er
 		unknown = errcode.ErrorCodeManifestUnknown
 	case "blob":
 		unknown = errcode.ErrorCodeBlobUnknown
+	case "file":
+		subject += query(ref)
+		ref = ""
 	}
 	switch {
 	case ref == "":
@@ -45,6 +48,8 @@ func clientError(err error, what string, up *upstreamState, repo, ref string) er
 		return answer(errcode.ErrorCodeManifestInvalid, http.StatusBadGateway, up.name+" sent the "+subject+", but "+errTooLarge.Error())
 	case errors.Is(err, blobstore.ErrDigestMismatch), errors.Is(err, errWrongDigest), errors.Is(err, errWrongSize):
 		return answer(errcode.ErrorCodeUnavailable, http.StatusBadGateway, up.name+" sent wrong bytes for the "+subject+"; nothing was stored")
+	case errors.Is(err, errReplaced), errors.Is(err, errNoValidator):
+		return answer(errcode.ErrorCodeUnavailable, http.StatusBadGateway, up.name+" changed the "+subject+" while it was fetched, or cannot tell; try again")
 	case errors.Is(err, errClosing):
 		return answer(errcode.ErrorCodeUnavailable, http.StatusServiceUnavailable, "this node is shutting down")
 	case errors.Is(err, blobstore.ErrNotExist):

@@ -94,20 +94,17 @@ func (n *Node) promotedManifest(ctx context.Context, up *upstreamState, repo, ta
 	return m, cs, err
 }
 
-// LedgerChanged takes in new entries of an upstream's ledger, once its Lookup
-// and Revoked answer by them: what lists of tags hold is asked for again, and
-// what was revoked is removed from the stores.
+// LedgerChanged takes in new entries of the ledger of an upstream, whether of
+// images or of files, once its Lookup and Revoked answer by them: what lists of
+// tags hold is asked for again, and what was revoked is removed from the stores.
 func (n *Node) LedgerChanged(ctx context.Context, upstream string, entries []ledger.Entry) {
 	up := n.upstreams[upstream]
-	if up == nil {
-		return
-	}
 	for i := range entries {
 		e := &entries[i]
 		switch {
 		case e.Action == ledger.Revoke:
 			n.remove(ctx, e.Digest)
-		case e.Kind == ledger.Image:
+		case e.Kind == ledger.Image && up != nil:
 			for _, repo := range up.repositories(e) {
 				n.lists.expire(nameKey{up, repo, "tags"}, &up.policy)
 				n.absent.forget(nameKey{up, repo, string(e.Digest)})
@@ -168,7 +165,7 @@ func ignoreAbsent(err error) error {
 // removeRevoked removes, when the node starts, what was revoked while it did
 // not run.
 func (n *Node) removeRevoked(ctx context.Context) {
-	for _, up := range n.upstreams {
+	for up := range n.all() {
 		if up.ledger.Ledger == nil {
 			continue
 		}
@@ -183,7 +180,7 @@ func (n *Node) removeRevoked(ctx context.Context) {
 
 // forbidden says whether any upstream's ledger forbids content.
 func (n *Node) forbidden(d digest.Digest) bool {
-	for _, up := range n.upstreams {
+	for up := range n.all() {
 		if up.revoked(d) != nil {
 			return true
 		}

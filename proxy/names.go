@@ -87,6 +87,12 @@ type names[V any] struct {
 	// depend on it. changed says that v is not
 	// what the record held.
 	save func(key nameKey, v V, checked time.Time, changed bool)
+	// rule is the policy for a value of which upstream says itself how long it
+	// holds; nil means the policy as it is.
+	rule func(key nameKey, v V, policy *Policy) Policy
+	// settled, when set, is told of each value that a check found, once it is
+	// what the name leads to.
+	settled func(key nameKey, v V)
 	// equal compares two values.
 	equal func(a, b V) bool
 	// drop forgets a record.
@@ -149,7 +155,7 @@ func (n *names[V]) get(ctx context.Context, key nameKey, policy *Policy, head bo
 	}
 	act := checkOnly
 	if e.known {
-		act = policy.decide(now.Sub(e.checked))
+		act = n.decide(key, e.value, policy, now.Sub(e.checked))
 	}
 	if act == serve {
 		a := answer[V]{value: e.value, age: now.Sub(e.checked), fresh: true}
@@ -202,6 +208,68 @@ func (n *names[V]) get(ctx context.Context, key nameKey, policy *Policy, head bo
 	return n.checked(e, c, collapsed, act)
 }
 
+func (n *names[V]) decide(key nameKey, v V, policy *Policy, age time.Duration) action {
+	if n.rule == nil {
+		return policy.decide(age)
+	}
+	rule := n.rule(key, v, policy)
+	return rule.decide(age)
+}
+
+// peek is what a name is known to lead to, however long ago.
+func (n *names[V]) peek(key nameKey) (v V, known bool) {
+	e, ok := n.entries.Get(key)
+	if !ok {
+		e = n.entry(key.clone())
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.loaded {
+		n.loadEntry(key, e)
+	}
+	return e.value, e.known
+}
+
+// put sets what a name leads to, as if a check had found it now.
+func (n *names[V]) put(key nameKey, v V) {
+	e, ok := n.entries.Get(key)
+	if !ok {
+		e = n.entry(key.clone())
+	}
+	now := time.Now()
+	e.mu.Lock()
+	e.loaded, e.known, e.value, e.checked = true, true, v, now
+	e.failure, e.refusal, e.notUntil = "", nil, time.Time{}
+	e.mu.Unlock()
+	n.save(key, v, now, true)
+}
+
+// change replaces a value, if the name still leads to it; ok false makes the
+// name unknown. checked, when not zero, is when the new value was: it is an older
+// one that counts again because of a failure, and no check is made for a moment.
+func (n *names[V]) change(key nameKey, is func(V) bool, v V, ok bool, checked time.Time, failure error) {
+	e, found := n.entries.Peek(key)
+	if !found {
+		return
+	}
+	e.mu.Lock()
+	if !e.known || !is(e.value) {
+		e.mu.Unlock()
+		return
+	}
+	e.value, e.known = v, ok
+	if failure != nil && ok {
+		e.checked, e.failure, e.notUntil = checked, failureToken(failure), time.Now().Add(retryPause)
+	}
+	checked = e.checked
+	e.mu.Unlock()
+	if ok {
+		n.save(key, v, checked, true)
+		return
+	}
+	n.drop(key)
+}
+
 // checked is the answer after a check has ended.
 func (n *names[V]) checked(e *nameEntry[V], c *check, collapsed bool, act action) (answer[V], error) {
 	e.mu.Lock()
@@ -250,6 +318,9 @@ func (n *names[V]) settle(key nameKey, e *nameEntry[V], c *check, policy *Policy
 		n.save(key, v, now, !same)
 	case isRefusal(err):
 		n.drop(key)
+	}
+	if n.settled != nil && err == nil {
+		defer n.settled(key, v) // after e is unlocked
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -57,6 +58,11 @@ type Config struct {
 	// Default is the name of the upstream for requests that name none; empty
 	// refuses them.
 	Default string
+	// Files are the file servers that are served. Their names are distinct.
+	Files []FileUpstreamConfig
+	// DefaultFiles is the name of that for paths that name none; empty refuses
+	// them.
+	DefaultFiles string
 	// MaxFills bounds the fills that run at once; others wait. 0 means 256.
 	MaxFills int
 	// VerifyReads has blobs hashed while they are read from Local, too. It
@@ -76,9 +82,11 @@ type upstreamState struct {
 	policy Policy
 	ledger LedgerConfig
 	doubts *lru.Cache[doubt, time.Time] // when the endpoint sent wrong bytes
+	files  *fileRules                   // of a file server; nil for a registry
 }
 
-// Node is a pull-through registry. It implements registry.Backend.
+// Node is a pull-through registry, and file server. It implements
+// registry.Backend and registry.FileBackend.
 type Node struct {
 	local          *blobstore.Dir
 	remote         *remoteStore
@@ -88,6 +96,11 @@ type Node struct {
 
 	upstreams map[string]*upstreamState
 	fallback  *upstreamState
+
+	fileUpstreams map[string]*upstreamState
+	fileFallback  *upstreamState
+	files         *names[*fileVersion]
+	fileHeads     flights[*fileMeta]
 
 	tags            *names[*registry.ManifestHead]
 	lists           *names[[]string]
@@ -115,6 +128,7 @@ func New(cfg Config) (*Node, error) {
 		redirectExpiry: cfg.RedirectExpiry,
 		log:            cfg.Logger,
 		upstreams:      make(map[string]*upstreamState),
+		fileUpstreams:  make(map[string]*upstreamState),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -123,8 +137,11 @@ func New(cfg Config) (*Node, error) {
 	for _, uc := range cfg.Upstreams {
 		labels = append(labels, uc.Name)
 	}
+	for _, fc := range cfg.Files {
+		labels = append(labels, fc.Name)
+	}
 	m := newMetrics(cfg.Registerer, labels)
-	if err := n.addUpstreams(&cfg, m); err != nil {
+	if err := errors.Join(n.addUpstreams(&cfg, m), n.addFileUpstreams(&cfg, m)); err != nil {
 		n.closeUpstreams()
 		return nil, err
 	}
@@ -136,6 +153,7 @@ func New(cfg Config) (*Node, error) {
 	n.remote = newRemoteStore(cfg.Remote, cfg.Local, n.log)
 	n.fills = newFillSet(cfg.Local, maxFills, n.log, m, n.blobStored)
 	n.tags = n.newTags()
+	n.files = n.newFileNames()
 	n.lists = newLists(n, listRecords, n.fetchTags, func(a, b string) bool { return a == b })
 	n.referrers = newLists(n, referrerRecords, n.fetchReferrers, sameDescriptor)
 	n.manifests = newLRU[nameKey, *registry.ManifestHead](maxManifests)
@@ -174,6 +192,47 @@ func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 		return fmt.Errorf("the default upstream %s is not configured", cfg.Default)
 	}
 	return nil
+}
+
+func (n *Node) addFileUpstreams(cfg *Config, m *metrics) error {
+	for _, fc := range cfg.Files {
+		if n.fileUpstreams[fc.Name] != nil {
+			return fmt.Errorf("upstream %s of files is configured twice", fc.Name)
+		}
+		rules, err := newFileRules(&fc)
+		if err != nil {
+			return fmt.Errorf("upstream %s of files: %w", fc.Name, err)
+		}
+		fc.Observe, fc.Config.Files = m.observe(fc.Name), true
+		client, err := upstream.New(fc.Config)
+		if err != nil {
+			return fmt.Errorf("upstream %s of files: %w", fc.Name, err)
+		}
+		n.fileUpstreams[fc.Name] = &upstreamState{
+			name: fc.Name, client: client, policy: fc.Policy, ledger: fc.Ledger, files: rules,
+			doubts: newLRU[doubt, time.Time](maxDoubts),
+		}
+	}
+	if cfg.DefaultFiles == "" {
+		return nil
+	}
+	if n.fileFallback = n.fileUpstreams[cfg.DefaultFiles]; n.fileFallback == nil {
+		return fmt.Errorf("the default upstream of files, %s, is not configured", cfg.DefaultFiles)
+	}
+	return nil
+}
+
+// all are the upstreams, registries and file servers.
+func (n *Node) all() iter.Seq[*upstreamState] {
+	return func(yield func(*upstreamState) bool) {
+		for _, ups := range []map[string]*upstreamState{n.upstreams, n.fileUpstreams} {
+			for _, up := range ups {
+				if !yield(up) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // blobStored has a blob that a fill stored sent to the remote store, unless it
@@ -225,7 +284,7 @@ func (n *Node) Close(ctx context.Context) error {
 }
 
 func (n *Node) closeUpstreams() {
-	for _, up := range n.upstreams {
+	for up := range n.all() {
 		up.client.Close()
 	}
 }

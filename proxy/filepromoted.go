@@ -1,0 +1,211 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"entrepot/blobstore"
+	"entrepot/promote/ledger"
+	"entrepot/registry"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+	"github.com/opencontainers/go-digest"
+)
+
+// promotedFile is what the ledger has about a file, given by its decoded path, if
+// the upstream has a ledger that knows it.
+func (up *upstreamState) promotedFile(path string) (ledger.Entry, bool) {
+	if up.ledger.Ledger == nil {
+		return ledger.Entry{}, false
+	}
+	for _, name := range up.ledger.Names {
+		if e, known := up.ledger.Ledger.Lookup(name + "/" + path); known && e.Kind == ledger.File {
+			return e, true
+		}
+	}
+	return ledger.Entry{}, false
+}
+
+// promotedFile answers a name that the ledger knows. Its digest is known before
+// anything is fetched, so that it is verified as an image's blobs are.
+func (n *Node) promotedFile(ctx context.Context, key nameKey, e *ledger.Entry, head bool) (registry.File, registry.CacheStatus, error) {
+	cs := registry.CacheStatus{Outcome: registry.OutcomeHit, Upstream: key.up.name}
+	fail := func(err error) (registry.File, registry.CacheStatus, error) {
+		cs.Outcome = registry.OutcomeError
+		return registry.File{}, cs, clientError(err, "file", key.up, key.repo, "")
+	}
+	if !e.Exists() {
+		why := ""
+		if e.Reason != "" {
+			why = ": " + e.Reason
+		}
+		return fail(registry.Errorf(errcode.ErrorCodeNameUnknown, "%s/%s was deleted on %s%s", key.up.name, key.repo, e.Time.Format(time.RFC3339), why))
+	}
+	if err := key.up.revoked(e.Digest); err != nil {
+		return fail(err)
+	}
+	if time.Since(key.up.ledger.Ledger.Status().Checked) > unheard {
+		cs.Outcome, cs.Detail = registry.OutcomeStale, "ledger-out-of-reach"
+	}
+	v, known := n.files.peek(key) //nolint:contextcheck // what is loaded is for every later request
+	known = known && v.digest == e.Digest
+	if head {
+		f, err := n.headPromoted(ctx, key, e, v, known)
+		if err != nil {
+			return fail(err)
+		}
+		return f, cs, nil
+	}
+	// By name, and by digest: the name may have moved on since.
+	byName := newFileSource(key.up, key.repo, "", e.Digest, nil)
+	byDigest := newFileSource(key.up, blobPathOf(e.Digest), "", e.Digest, nil)
+	size := e.Size
+	if size == 0 {
+		size = -1
+	}
+	content, size, err := n.fileContent(ctx, e.Digest, size, &cs, byName, byDigest)
+	if err != nil {
+		return fail(err)
+	}
+	if !known {
+		v = n.describePromoted(ctx, key, e, byName.meta(), size)
+	}
+	f := v.described
+	f.Size, f.Content = size, content
+	return f, cs, nil
+}
+
+// blobPathOf is where an origin has content by its digest.
+func blobPathOf(d digest.Digest) string { return "blobs/" + string(d) }
+
+// describePromoted says what clients are told of a promoted file besides its
+// content: what upstream said when it was fetched or, where that was under another
+// name, what it says now, if it does.
+func (n *Node) describePromoted(ctx context.Context, key nameKey, e *ledger.Entry, m *fileMeta, size int64) *fileVersion {
+	if m == nil {
+		ctx, cancel := context.WithTimeout(ctx, foregroundTimeout)
+		defer cancel()
+		if told, err := n.headFile(ctx, key); err == nil && (told.Size < 0 || size < 0 || told.Size == size) {
+			m = told
+		}
+	}
+	if m == nil || size < 0 {
+		return n.undescribed(e, size)
+	}
+	v := newFileVersion(m.sized(size), e.Digest, size)
+	n.files.put(key, v) //nolint:contextcheck // for all later requests
+	return v
+}
+
+// undescribed is a promoted file of which only the ledger tells.
+func (n *Node) undescribed(e *ledger.Entry, size int64) *fileVersion {
+	m := &fileMeta{Header: make(http.Header), Size: size, Date: e.Time}
+	if e.MediaType != "" {
+		m.Header.Set("Content-Type", e.MediaType)
+	}
+	m.Header.Set("Cache-Control", "no-cache") // names move
+	return newFileVersion(m, e.Digest, size)
+}
+
+func (n *Node) headPromoted(ctx context.Context, key nameKey, e *ledger.Entry, v *fileVersion, known bool) (registry.File, error) {
+	if known {
+		return v.described, nil
+	}
+	size := int64(-1)
+	if info, err := n.local.Stat(ctx, e.Digest); err == nil {
+		size = info.Size
+	}
+	m, err := n.headFile(ctx, key)
+	switch {
+	case err == nil && (size < 0 || m.Size == size):
+		return m.described(e.Digest, m.Size), nil
+	case size < 0 && e.Size > 0:
+		size = e.Size
+	case size < 0 && err != nil:
+		return registry.File{}, err
+	}
+	return n.undescribed(e, size).described, nil
+}
+
+// fileByDigest answers content by its digest: from the store, and else from the
+// upstream, or from those that promotion writes where none is named. Whoever knows
+// a digest may have the content, as with an image's blobs.
+func (n *Node) fileByDigest(ctx context.Context, up *upstreamState, d digest.Digest, head bool) (registry.File, registry.CacheStatus, error) {
+	cs := registry.CacheStatus{Outcome: registry.OutcomeHit}
+	candidates := n.promotedUpstreams()
+	if up != nil {
+		cs.Upstream, candidates = up.name, []*upstreamState{up}
+	}
+	fail := func(err error) (registry.File, registry.CacheStatus, error) {
+		cs.Outcome = registry.OutcomeError
+		if up == nil && errors.Is(err, blobstore.ErrNotExist) {
+			err = registry.Errorf(errcode.ErrorCodeBlobUnknown, "there is no content with digest %s", d)
+		}
+		if len(candidates) == 0 {
+			return registry.File{}, cs, err
+		}
+		return registry.File{}, cs, clientError(err, "file", candidates[0], blobPathOf(d), "")
+	}
+	for _, c := range candidates {
+		if err := c.revoked(d); err != nil {
+			return fail(err)
+		}
+	}
+	m := &fileMeta{Header: make(http.Header), Size: -1}
+	m.Header.Set("Content-Type", "application/octet-stream")
+	m.Header.Set("Cache-Control", "max-age=31536000, immutable")
+	if b, err := n.stored(ctx, d, head); err == nil {
+		f := m.described(d, b.Size)
+		f.Content = b.Content
+		return f, cs, nil
+	}
+	var sources []*fileSource
+	key := nameKey{repo: blobPathOf(d)}
+	var worst error = blobstore.ErrNotExist
+	for _, c := range candidates {
+		key.up = c
+		err := n.absent.recall(key)
+		if err == nil && head {
+			var told *fileMeta
+			if told, err = n.headFile(ctx, key); err == nil {
+				cs.Outcome, cs.FwdStatus = registry.OutcomeMiss, http.StatusOK
+				return m.described(d, told.Size), cs, nil
+			}
+		}
+		if worse(worst, err) {
+			worst = err
+		}
+		if err == nil {
+			sources = append(sources, newFileSource(c, key.repo, "", d, nil))
+		}
+	}
+	if head || len(sources) == 0 && n.remote == nil {
+		return fail(worst)
+	}
+	content, size, err := n.fileContent(ctx, d, -1, &cs, sources...)
+	if err != nil {
+		if len(candidates) == 1 {
+			n.absent.remember(key, err)
+		}
+		return fail(err)
+	}
+	f := m.described(d, size)
+	f.Content = content
+	return f, cs, nil
+}
+
+// promotedUpstreams are those that have content by digest: the ones with a
+// ledger, and the default.
+func (n *Node) promotedUpstreams() []*upstreamState {
+	var ups []*upstreamState
+	for _, name := range slices.Sorted(maps.Keys(n.fileUpstreams)) {
+		if up := n.fileUpstreams[name]; up.ledger.Ledger != nil || up == n.fileFallback {
+			ups = append(ups, up)
+		}
+	}
+	return ups
+}

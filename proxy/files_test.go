@@ -1,0 +1,383 @@
+package proxy
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func TestFileComesFromUpstreamOnceAndThenFromTheStore(t *testing.T) {
+	up := newFileServer(t)
+	f := up.file("/a/b.bin", 3*mib, 1)
+	dir := t.TempDir()
+	n := startFiles(t, dir, []string{up.URL})
+	first := n.get(t, "/up/a/b.bin")
+	first.wantBytes(t, 200, f.body)
+	first.wantHeaders(t, map[string]string{"ETag": `"v1"`, "Repr-Digest": ""})
+	if status := first.header.Get("Cache-Status"); !strings.HasPrefix(status, "entrepot; fwd=uri-miss; fwd-status=200; stored; ttl=") {
+		t.Errorf("Cache-Status is %q", status)
+	}
+	n.settled(t, "a/b.bin")
+	second := n.get(t, "/up/a/b.bin")
+	second.wantBytes(t, 200, f.body)
+	d := digest.FromBytes(f.body)
+	if status := second.header.Get("Cache-Status"); !strings.HasPrefix(status, "entrepot; hit; ttl=") {
+		t.Errorf("Cache-Status is %q", status)
+	}
+	second.wantHeaders(t, map[string]string{"Repr-Digest": reprDigest(d)})
+	if !n.stored(t, d) {
+		t.Error("the file is not stored by its digest")
+	}
+	up.wantLog(t, "GET /a/b.bin")
+	up.Close()
+	n.close()
+	n = startFiles(t, dir, []string{up.URL})
+	n.get(t, "/up/a/b.bin").wantBytes(t, 200, f.body)
+	n.get(t, "/blobs/"+string(d)).wantBytes(t, 200, f.body)
+	n.get(t, "/up/blobs/"+string(d), "Range", "bytes=1-2").wantBytes(t, 206, f.body[1:3])
+}
+
+func TestWhatUpstreamSaysOfAFileIsKept(t *testing.T) {
+	up := newFileServer(t)
+	said := map[string]string{
+		"Content-Type": "application/x-thing", "Content-Disposition": `attachment; filename="x"`, "Content-Encoding": "gzip",
+		"Content-Language": "de", "Cache-Control": "max-age=120", "ETag": `W/"weak"`, "Last-Modified": "Sun, 22 Nov 2026 01:02:03 GMT",
+	}
+	f := hosted{body: []byte("squeezed"), header: http.Header{}}
+	for key, value := range said {
+		f.header.Set(key, value)
+	}
+	up.put("/x", f)
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	for range 2 {
+		g := n.get(t, "/up/x", "Accept-Encoding", "gzip")
+		g.wantHeaders(t, said)
+		n.settled(t, "x")
+	}
+	for _, g := range []got{n.head(t, "/up/x"), n.get(t, "/up/x", "Accept-Encoding", "br")} {
+		g.wantHeaders(t, said)
+	}
+	up.wantLog(t, "GET /x")
+	n.get(t, "/up/x", "If-Modified-Since", "Sun, 22 Nov 2026 01:02:03 GMT").wantBytes(t, 304, nil)
+	n.get(t, "/up/x", "If-None-Match", `W/"weak"`).wantBytes(t, 304, nil)
+}
+
+func TestFiftyClientsOfAColdFileAreOneRequest(t *testing.T) {
+	up := newFileServer(t)
+	f := up.file("/a", mib, 1)
+	gate := make(chan struct{})
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		f.describe(w.Header())
+		w.Header().Set("Content-Length", "1048576")
+		_, _ = w.Write(f.body[:mib/4])
+		_ = http.NewResponseController(w).Flush()
+		<-gate
+		_, _ = w.Write(f.body[mib/4:])
+		return true
+	})
+	n := startFiles(t, t.TempDir(), []string{up.URL}, withFiles(func(c *FileUpstreamConfig) { c.StallTimeout = time.Minute }))
+	var clients sync.WaitGroup
+	for i := range 50 {
+		clients.Go(func() {
+			if i%2 == 0 {
+				n.get(t, "/up/a").wantBytes(t, 200, f.body)
+				return
+			}
+			n.get(t, "/up/a", "Range", "bytes=100-199,300-").check(t, 206)
+			n.get(t, "/up/a", "Range", "bytes=1000-", "If-Range", `"v1"`).wantBytes(t, 206, f.body[1000:])
+		})
+	}
+	early := n.get(t, "/up/a", "Range", "bytes=0-99") // while upstream waits
+	early.wantBytes(t, 206, f.body[:100])
+	close(gate)
+	clients.Wait()
+	up.wantLog(t, "GET /a")
+}
+
+// check is for goroutines: it reports and goes on.
+func (g got) check(t *testing.T, status int) {
+	if g.err != nil || g.status != status {
+		t.Errorf("got %v; want status %d", g, status)
+	}
+}
+
+func TestFileGoesOnAtTheByteWhereUpstreamBrokeWithIfRange(t *testing.T) {
+	for name, c := range map[string]struct {
+		change  func(*hosted)
+		ifRange string
+	}{
+		"by a strong tag":  {func(*hosted) {}, `If-Range:"v1"`},
+		"by a strong date": {func(f *hosted) { f.etag, f.modified = "", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }, "If-Range:Fri, 02 Jan 2026 03:04:05 GMT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := newFileServer(t)
+			f := up.file("/a", 4*mib, 1)
+			c.change(&f)
+			up.put("/a", f)
+			up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+				if n == 1 {
+					f.breakAt(w, 2*mib)
+				}
+				return false
+			})
+			n := startFiles(t, t.TempDir(), []string{up.URL})
+			n.get(t, "/up/a").wantBytes(t, 200, f.body)
+			if log := up.log(); len(log) != 2 || !strings.HasSuffix(log[1], c.ifRange) || !strings.HasPrefix(log[1], "GET /a Range:bytes=") {
+				t.Errorf("upstream was asked %q", log)
+			}
+		})
+	}
+}
+
+func TestFileThatUpstreamReplacesMidDownloadIsCutAndNeverMixed(t *testing.T) {
+	for name, change := range map[string]func(old, replaced *hosted){
+		"told by the tag": func(_, _ *hosted) {},
+		"told by the date": func(a, b *hosted) {
+			a.etag, b.etag = "", ""
+			a.modified, b.modified = time.Unix(1e9, 0), time.Unix(1.1e9, 0)
+		},
+		"with a weak tag":       func(a, b *hosted) { a.etag, b.etag = `W/"1"`, `W/"1"` },
+		"with a fresh date":     func(a, b *hosted) { a.etag, b.etag = "", ""; a.modified, b.modified = time.Now(), time.Now() },
+		"without any validator": func(a, b *hosted) { a.etag, b.etag = "", "" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := newFileServer(t)
+			old, replaced := up.file("/a", 4*mib, 1), up.file("/a", 4*mib, 2)
+			change(&old, &replaced)
+			up.put("/a", replaced)
+			gate := make(chan struct{})
+			up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+				if n == 1 {
+					old.describe(w.Header())
+					if !old.modified.IsZero() {
+						w.Header().Set("Last-Modified", old.modified.UTC().Format(http.TimeFormat))
+					}
+					w.Header().Set("Content-Length", "4194304")
+					_, _ = w.Write(old.body[:2*mib])
+					_ = http.NewResponseController(w).Flush()
+					<-gate
+					panic(http.ErrAbortHandler)
+				}
+				return false
+			})
+			n := startFiles(t, t.TempDir(), []string{up.URL}, withFiles(func(c *FileUpstreamConfig) { c.StallTimeout = time.Minute }))
+			resp := n.open(t, "/up/a")
+			defer resp.Body.Close()
+			sent := make([]byte, mib)
+			if _, err := io.ReadFull(resp.Body, sent); err != nil {
+				t.Fatal(err)
+			}
+			close(gate)
+			rest, err := io.ReadAll(resp.Body)
+			if err == nil {
+				t.Error("the download was completed")
+			}
+			if sent = append(sent, rest...); !bytes.Equal(sent, old.body[:len(sent)]) {
+				t.Error("the client was sent a mix")
+			}
+			n.settled(t, "a")
+			n.get(t, "/up/a").wantBytes(t, 200, replaced.body)
+		})
+	}
+}
+
+func TestServerThatAnswersARangeWithTheWholeOfAnotherVersionIsFoundOut(t *testing.T) {
+	up := newFileServer(t)
+	old, replaced := up.file("/a", 4*mib, 1), up.file("/a", 4*mib, 2)
+	up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+		if n == 1 {
+			old.breakAt(w, 2*mib)
+		}
+		r.Header.Del("Range") // as a server that knows no ranges
+		return false
+	})
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	n.get(t, "/up/a").wantCut(t)
+	n.settled(t, "a")
+	n.get(t, "/up/a").wantBytes(t, 200, replaced.body)
+}
+
+func TestNextURLGoesOnOnlyWithTheSameVersion(t *testing.T) {
+	first, other, same := newFileServer(t), newFileServer(t), newFileServer(t)
+	f := first.file("/a", 4*mib, 1)
+	other.file("/a", 4*mib, 2)
+	same.put("/a", f)
+	first.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+		if n == 1 {
+			f.breakAt(w, 2*mib)
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		return true
+	})
+	n := startFiles(t, t.TempDir(), []string{first.URL, other.URL, same.URL})
+	n.get(t, "/up/a").wantBytes(t, 200, f.body)
+}
+
+func TestLyingContentLengthOfAFile(t *testing.T) {
+	t.Run("too long", func(t *testing.T) {
+		up := newFileServer(t)
+		f := up.file("/a", mib, 1)
+		up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			if r.Header.Get("Range") != "" {
+				return false
+			}
+			f.describe(w.Header())
+			w.Header().Set("Content-Length", "1050000")
+			_, _ = w.Write(f.body)
+			return true
+		})
+		n := startFiles(t, t.TempDir(), []string{up.URL})
+		if g := n.get(t, "/up/a"); g.err == nil && g.status == 200 {
+			t.Errorf("got %v; want a transfer that is cut", g)
+		}
+		if n.stored(t, digest.FromBytes(f.body)) {
+			t.Error("it was stored")
+		}
+	})
+	t.Run("too short, which a digest tells", func(t *testing.T) {
+		up := newFileServer(t)
+		f := up.file("/a", mib, 1, "Repr-Digest", reprDigest(digest.FromBytes(randomBytes(mib, 1))))
+		up.do(func(w http.ResponseWriter, _ *http.Request, _ int) bool {
+			f.describe(w.Header())
+			w.Header().Set("Content-Length", "1000000")
+			_, _ = w.Write(f.body[:1000000])
+			return true
+		})
+		n := startFiles(t, t.TempDir(), []string{up.URL})
+		n.get(t, "/up/a").wantCut(t)
+		if n.stored(t, digest.FromBytes(f.body[:1000000])) {
+			t.Error("it was stored")
+		}
+	})
+}
+
+func TestFileWhoseSizeUpstreamDoesNotTellIsStreamed(t *testing.T) {
+	up := newFileServer(t)
+	f := up.file("/a", mib, 1)
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		f.describe(w.Header())
+		_, _ = w.Write(f.body[:mib/2])
+		_ = http.NewResponseController(w).Flush()
+		_, _ = w.Write(f.body[mib/2:])
+		return true
+	})
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	n.get(t, "/up/a").wantBytes(t, 200, f.body)
+	n.settled(t, "a")
+	n.get(t, "/up/a", "Range", "bytes=-5").wantBytes(t, 206, f.body[mib-5:])
+	n.head(t, "/up/a").wantHeaders(t, map[string]string{"Content-Length": "1048576"})
+}
+
+func TestEmptyFile(t *testing.T) {
+	up := newFileServer(t)
+	up.put("/empty", hosted{body: []byte{}, etag: `"e"`})
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	for range 2 {
+		n.get(t, "/up/empty").wantBytes(t, 200, nil)
+		n.settled(t, "empty")
+	}
+	up.wantLog(t, "GET /empty")
+}
+
+func TestHeadOfAFileThatIsNotHereFetchesNothing(t *testing.T) {
+	up := newFileServer(t)
+	up.file("/a", mib, 1)
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	g := n.head(t, "/up/a")
+	g.wantBytes(t, 200, nil)
+	g.wantHeaders(t, map[string]string{"Content-Length": "1048576", "ETag": `"v1"`, "Accept-Ranges": "bytes"})
+	if g := n.head(t, "/up/none"); g.status != 404 {
+		t.Errorf("got %v", g)
+	}
+	up.wantLog(t, "HEAD /a", "HEAD /none")
+}
+
+func TestAbsentFileIsRememberedAsAbsent(t *testing.T) {
+	up := newFileServer(t)
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	for range 3 {
+		if g := n.get(t, "/up/none"); g.status != 404 || !strings.Contains(string(g.body), "none") {
+			t.Errorf("got %v", g)
+		}
+	}
+	up.wantLog(t, "GET /none")
+}
+
+func TestFileOfAnUpstreamThatIsDownIsServedStaleAndElseTold(t *testing.T) {
+	up := newFileServer(t)
+	f := up.file("/a", 1000, 1, "Cache-Control", "max-age=0")
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	n.get(t, "/up/a").wantBytes(t, 200, f.body)
+	n.settled(t, "a")
+	up.do(func(w http.ResponseWriter, _ *http.Request, _ int) bool {
+		w.WriteHeader(http.StatusBadGateway)
+		return true
+	})
+	g := n.get(t, "/up/a")
+	g.wantBytes(t, 200, f.body)
+	if status := g.header.Get("Cache-Status"); !strings.Contains(status, "hit; ttl=-") || !strings.HasSuffix(status, "detail=upstream-down") {
+		t.Errorf("Cache-Status is %q", status)
+	}
+	if g := n.get(t, "/up/b"); g.status != 503 {
+		t.Errorf("got %v; want 503", g)
+	}
+}
+
+func TestPathReachesUpstreamAsItWasSentAndNeverLeavesItsBase(t *testing.T) {
+	up := newFileServer(t)
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		_, _ = w.Write([]byte(r.RequestURI))
+		return true
+	})
+	n := startFiles(t, t.TempDir(), []string{up.URL + "/base"})
+	for _, path := range []string{"a%2Fb/C", "A/b", "a%2fb", "x?y=%20z&Y", "folder/", "a+b%20c"} {
+		n.get(t, "/up/"+path).wantBytes(t, 200, []byte("/base/"+path))
+	}
+	before := len(up.log())
+	for _, path := range []string{"../secret", "%2e%2e/secret", "a/%2e%2e%2f..%2fsecret", "..%5csecret", "%252e%252e/secret"} {
+		if g := n.get(t, "/up/"+path); g.status != 400 && g.status != 404 {
+			t.Errorf("%s: %v; want it refused", path, g)
+		}
+	}
+	if len(up.log()) != before {
+		t.Errorf("upstream was asked %q", up.log()[before:])
+	}
+}
+
+func TestUpstreamOfAFileIsNamedByPathByHostOrByDefault(t *testing.T) {
+	up := newFileServer(t)
+	f := up.file("/a", 100, 1)
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	if g := n.get(t, "/a"); g.status != 404 || !strings.Contains(string(g.body), "names no upstream") {
+		t.Errorf("got %v", g)
+	}
+	n.get(t, "/up/a").wantBytes(t, 200, f.body)
+	n = startFiles(t, t.TempDir(), []string{up.URL}, func(c *Config) { c.DefaultFiles = "up" })
+	n.get(t, "/a").wantBytes(t, 200, f.body)
+	n = startFiles(t, t.TempDir(), []string{up.URL}, withFiles(func(c *FileUpstreamConfig) { c.Name = "127.0.0.1" }))
+	n.get(t, "/a").wantBytes(t, 200, f.body)
+}
+
+func TestFileRedirectedOffTheListIsRefused(t *testing.T) {
+	up, other := newFileServer(t), newFileServer(t)
+	f := other.file("/elsewhere", mib, 1)
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		http.Redirect(w, r, other.URL+"/elsewhere", http.StatusFound)
+		return true
+	})
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	if g := n.get(t, "/up/a"); g.status != 502 {
+		t.Errorf("got %v; want 502", g)
+	}
+	other.wantLog(t)
+	n = startFiles(t, t.TempDir(), []string{up.URL}, withFiles(func(c *FileUpstreamConfig) {
+		c.RedirectHosts = []string{strings.TrimPrefix(other.URL, "http://")}
+	}))
+	n.get(t, "/up/a").wantBytes(t, 200, f.body)
+}
