@@ -108,8 +108,16 @@ type StoreConfig struct {
 	MaxSize       Size         `yaml:"max_size"`
 	HighWatermark Percent      `yaml:"high_watermark"`
 	LowWatermark  Percent      `yaml:"low_watermark"`
+	Scrub         ScrubConfig  `yaml:"scrub"`
+	VerifyReads   bool         `yaml:"verify_reads"`
 	S3            *S3Config    `yaml:"s3"`
 	Cache         *CacheConfig `yaml:"cache"`
+}
+
+// ScrubConfig is how the directory is read through for what has rotted.
+type ScrubConfig struct {
+	Rate  Rate     `yaml:"rate"`
+	Every Duration `yaml:"every"`
 }
 
 // S3Config is a bucket.
@@ -189,7 +197,10 @@ func (o *OriginConfig) SetDefaults() {
 }
 
 // SetDefaults sets the defaults of a store.
-func (s *StoreConfig) SetDefaults() { s.HighWatermark, s.LowWatermark = 90, 70 }
+func (s *StoreConfig) SetDefaults() {
+	s.HighWatermark, s.LowWatermark = 90, 70
+	s.Scrub = ScrubConfig{Rate: 8 << 20, Every: Duration(week)}
+}
 
 // SetDefaults sets the defaults of the directory in front of a bucket.
 func (c *CacheConfig) SetDefaults() { c.Dir, c.MaxSize = "data", 10<<30 }

@@ -233,6 +233,9 @@ func (c check) store(path string, s *StoreConfig) {
 		}
 		c.s3(path+".s3", s.S3)
 	}
+	if s.Scrub.Every < Duration(time.Minute) {
+		c.Problemf(path+".scrub.every", "%s.scrub.every is %v; it must be at least 1m (to turn scrubbing off, set %s.scrub.rate to 0)", path, s.Scrub.Every, path)
+	}
 	if s.LowWatermark >= s.HighWatermark {
 		c.Problemf(path+".high_watermark", "%s: low_watermark (%v) must be below high_watermark (%v)", path, s.LowWatermark, s.HighWatermark)
 	}

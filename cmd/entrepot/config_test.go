@@ -57,6 +57,7 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 		"bad port":        {node + "  listen: :65536", `config.yaml:5: node.listen: ":65536" is not an address to listen on; write host:port, such as ":5000" for all interfaces or "127.0.0.1:5000"`},
 		"one port twice":  {node + "admin: {listen: \":5000\"}", `config.yaml:1: node.listen :5000 and admin.listen :5000 need different ports`},
 		"bad percentage":  {"node:\n  store: {dir: d, high_watermark: 101}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store.high_watermark: "101" is not a percentage; write a whole number from 1 to 100, such as 90`},
+		"hasty scrubbing": {"node:\n  store: {dir: d, scrub: {every: 5s}}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store.scrub.every is 5s; it must be at least 1m (to turn scrubbing off, set node.store.scrub.rate to 0)`},
 		"bad watermarks":  {"node:\n  store: {dir: d, high_watermark: 60%}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store: low_watermark (70) must be below high_watermark (60)`},
 		"two stores":      {"node:\n  store: {dir: d, s3: {endpoint: \"http://h\", bucket: b}}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store has both dir and s3; keep one (a directory in front of a bucket is node.store.cache.dir)`},
 		"cache of a dir":  {"node:\n  store: {dir: d, cache: {dir: e}}\n  upstreams: {docker.io: {}}", `config.yaml:2: node.store.cache goes with s3 only; the limit of a directory is node.store.max_size`},

@@ -119,10 +119,54 @@ func storeMetrics(dir *blobstore.Dir, memory *blobstore.Memory) []prometheus.Col
 			func() float64 { return float64(dir.Usage().Evictions) }),
 		counter("entrepot_store_evicted_bytes_total", "Bytes evicted from the directory.",
 			func() float64 { return float64(dir.Usage().EvictedBytes) }),
+		counter("entrepot_store_quarantined_total", "Blobs that were found to be wrong on the disk, and put aside.",
+			func() float64 { return float64(dir.Usage().Quarantined) }),
+		gauge("entrepot_store_quarantine_bytes", "Bytes that are kept of what was put aside.",
+			func() float64 { return float64(dir.Usage().QuarantineBytes) }),
 		gauge("entrepot_memory_bytes", "Bytes that the memory tier uses, about.",
 			func() float64 { used, _ := memory.Usage(); return float64(used) }),
 		gauge("entrepot_memory_limit_bytes", "Bytes that the memory tier may use.",
 			func() float64 { _, limit := memory.Usage(); return float64(limit) }),
+	}
+}
+
+// scrubMetrics tell how reading the directory through goes.
+func scrubMetrics(s *blobstore.Scrubber) []prometheus.Collector {
+	gauge := func(name, help string, value func(st *blobstore.ScrubStatus) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { st := s.Status(); return value(&st) })
+	}
+	counter := func(name, help string, value func(st *blobstore.ScrubStatus) float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { st := s.Status(); return value(&st) })
+	}
+	return []prometheus.Collector{
+		counter("entrepot_scrub_blobs_total", "Blobs that scrubbing found to be right.",
+			func(st *blobstore.ScrubStatus) float64 { return float64(st.Blobs) }),
+		counter("entrepot_scrub_bytes_total", "Bytes that scrubbing read from the disk.",
+			func(st *blobstore.ScrubStatus) float64 { return float64(st.Bytes) }),
+		counter("entrepot_scrub_rotten_total", "Blobs that scrubbing found to be wrong, and put aside.",
+			func(st *blobstore.ScrubStatus) float64 { return float64(st.Rotten) }),
+		counter("entrepot_scrub_unreadable_total", "Blobs that scrubbing could not read.",
+			func(st *blobstore.ScrubStatus) float64 { return float64(st.Unreadable) }),
+		gauge("entrepot_scrub_running", "1 while the directory is being read through.", func(st *blobstore.ScrubStatus) float64 {
+			if st.Running {
+				return 1
+			}
+			return 0
+		}),
+		gauge("entrepot_scrub_progress_ratio", "How much of the directory this pass has read, or the last one: 0 to 1.",
+			func(st *blobstore.ScrubStatus) float64 {
+				if st.PassTotal == 0 {
+					return 0
+				}
+				return float64(st.PassBytes) / float64(st.PassTotal)
+			}),
+		gauge("entrepot_scrub_finished_timestamp_seconds", "When a pass last came to its end, in seconds since 1970; 0 when none ever did.",
+			func(st *blobstore.ScrubStatus) float64 {
+				if st.LastFinished.IsZero() {
+					return 0
+				}
+				return float64(st.LastFinished.Unix())
+			}),
 	}
 }
 

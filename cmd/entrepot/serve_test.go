@@ -190,6 +190,7 @@ node:
 		`entrepot_request_duration_seconds_count{kind="base",outcome="none",role="node"} 1`,
 		`entrepot_upstream_requests_total{host="127.0.0.1:1",role="node",status="0",upstream="up.example"}`,
 		`entrepot_fills_in_progress{role="node"} 0`, `entrepot_store_bytes{role="node"} 0`, `entrepot_store_blobs{role="node"} 0`, `entrepot_store_evictions_total{role="node"} 0`,
+		`entrepot_store_quarantined_total{role="node"} 0`, `entrepot_scrub_rotten_total{role="node"} 0`, `entrepot_scrub_progress_ratio{role="node"} `,
 		"entrepot_memory_", "entrepot_build_info{", "go_goroutines ", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(metrics, want) {

@@ -29,6 +29,7 @@ type node struct {
 	engine *proxy.Node
 	follow []*ledger.Follower
 	dir    *blobstore.Dir
+	scrub  *blobstore.Scrubber // nil when it is turned off
 	memory *blobstore.Memory
 	remote *blobstore.S3 // nil without a bucket
 
@@ -50,13 +51,17 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	}
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"role": "node"}, reg)
 	reg.MustRegister(storeMetrics(n.dir, n.memory)...)
+	if n.scrub != nil {
+		reg.MustRegister(scrubMetrics(n.scrub)...)
+	}
 	engine := proxy.Config{
-		Local:      n.dir,
-		Memory:     n.memory,
-		Default:    cfg.DefaultUpstream,
-		MaxFills:   cfg.MaxFills,
-		Logger:     logs.main,
-		Registerer: reg,
+		Local:       n.dir,
+		Memory:      n.memory,
+		Default:     cfg.DefaultUpstream,
+		MaxFills:    cfg.MaxFills,
+		VerifyReads: cfg.Store.VerifyReads,
+		Logger:      logs.main,
+		Registerer:  reg,
 	}
 	if n.remote != nil {
 		// Only then: an interface that holds a nil *S3 is not nil.
@@ -102,6 +107,14 @@ func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", key, err)
 	}
+	if rate := cfg.Store.Scrub.Rate; rate > 0 {
+		n.scrub, err = blobstore.NewScrubber(blobstore.ScrubConfig{
+			Dir: n.dir, Rate: int64(rate), Every: time.Duration(cfg.Store.Scrub.Every), Logger: logs.main,
+		})
+		if err != nil {
+			return fmt.Errorf("node.store.scrub: %w", err)
+		}
+	}
 	if n.memory, err = blobstore.NewMemory(int64(cfg.Memory)); err != nil {
 		return fmt.Errorf("node.memory: %w", err)
 	}
@@ -114,13 +127,16 @@ func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
 	return nil
 }
 
-// start follows the ledgers, and tells an operator of a bucket that is not there
+// start follows the ledgers, scrubs the directory, and tells an operator of a bucket that is not there
 // or not writable. The node serves without: the bucket may come back.
 func (n *node) start(log *slog.Logger) {
 	running, end := context.WithCancel(context.Background())
 	n.end = end
 	for _, f := range n.follow {
 		n.running.Go(func() { _ = f.Run(running) }) // it returns when running ends
+	}
+	if n.scrub != nil {
+		n.running.Go(func() { n.scrub.Run(running) })
 	}
 	if n.remote == nil {
 		return
