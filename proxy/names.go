@@ -121,14 +121,15 @@ type nameEntry[V any] struct {
 	failure  string    // why the last check failed, "" when it did not
 	notUntil time.Time // no check before
 	refusal  error     // upstream's clear no, which holds until notUntil
-	running  *check    // the check in progress
+	running  *check[V] // the check in progress
 	expiries int       // how often expire was called
 }
 
 // check is one question to upstream that several requests wait for.
-type check struct {
-	done chan struct{}
-	err  error // set before done is closed
+type check[V any] struct {
+	done  chan struct{}
+	value V // set, as err is, before done is closed
+	err   error
 }
 
 // answer is a name's value and how it was come by.
@@ -271,13 +272,13 @@ func (n *names[V]) change(key nameKey, is func(V) bool, v V, ok bool, checked ti
 }
 
 // checked is the answer after a check has ended.
-func (n *names[V]) checked(e *nameEntry[V], c *check, collapsed bool, act action) (answer[V], error) {
+func (n *names[V]) checked(e *nameEntry[V], c *check[V], collapsed bool, act action) (answer[V], error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	a := answer[V]{value: e.value, age: time.Since(e.checked), asked: true, collapsed: collapsed}
 	switch {
 	case c.err == nil:
-		a.fresh = true
+		a.value, a.age, a.fresh = c.value, 0, true // which may be another's by now
 		return a, nil
 	case e.known && act == checkThenServe:
 		a.failure = e.failure
@@ -288,9 +289,9 @@ func (n *names[V]) checked(e *nameEntry[V], c *check, collapsed bool, act action
 }
 
 // start begins a check. Call with e.mu held.
-func (n *names[V]) start(key nameKey, e *nameEntry[V], policy *Policy, head bool) *check {
+func (n *names[V]) start(key nameKey, e *nameEntry[V], policy *Policy, head bool) *check[V] {
 	key = key.clone()
-	c := &check{done: make(chan struct{})}
+	c := &check[V]{done: make(chan struct{})}
 	e.running = c
 	old, known, expiries := e.value, e.known, e.expiries
 	ok := n.spawn(func(ctx context.Context) {
@@ -311,7 +312,7 @@ func (n *names[V]) start(key nameKey, e *nameEntry[V], policy *Policy, head bool
 }
 
 // settle takes in what a check found.
-func (n *names[V]) settle(key nameKey, e *nameEntry[V], c *check, policy *Policy, v V, err error, same bool) {
+func (n *names[V]) settle(key nameKey, e *nameEntry[V], c *check[V], policy *Policy, v V, err error, same bool) {
 	now := time.Now()
 	switch {
 	case err == nil:
@@ -339,7 +340,7 @@ func (n *names[V]) settle(key nameKey, e *nameEntry[V], c *check, policy *Policy
 			e.notUntil = now.Add(max(retryPause, retryAfter(err)))
 		}
 	}
-	c.err = err
+	c.value, c.err = v, err
 	close(c.done)
 }
 
