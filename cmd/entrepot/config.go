@@ -33,14 +33,16 @@ type AdminConfig struct {
 
 // NodeConfig is a pull-through node.
 type NodeConfig struct {
-	Listen          Address                   `yaml:"listen"`
-	TLS             *TLSConfig                `yaml:"tls"`
-	Store           StoreConfig               `yaml:"store"`
-	Memory          Size                      `yaml:"memory"`
-	DefaultUpstream string                    `yaml:"default_upstream"`
-	ShutdownTimeout Duration                  `yaml:"shutdown_timeout"`
-	MaxFills        int                       `yaml:"max_fills"`
-	Upstreams       map[string]UpstreamConfig `yaml:"upstreams"`
+	Listen          Address                       `yaml:"listen"`
+	TLS             *TLSConfig                    `yaml:"tls"`
+	Store           StoreConfig                   `yaml:"store"`
+	Memory          Size                          `yaml:"memory"`
+	DefaultUpstream string                        `yaml:"default_upstream"`
+	ShutdownTimeout Duration                      `yaml:"shutdown_timeout"`
+	MaxFills        int                           `yaml:"max_fills"`
+	Upstreams       map[string]UpstreamConfig     `yaml:"upstreams"`
+	DefaultFiles    string                        `yaml:"default_files"`
+	Files           map[string]FileUpstreamConfig `yaml:"files"`
 }
 
 // OriginConfig is the production registry and file store, which promotion
@@ -281,8 +283,7 @@ func parseConfig(name string, data []byte, env func(string) (string, bool), read
 		Env:      env,
 		ReadFile: readFile,
 		Refused: map[string]string{
-			"router":     "role router is not built yet in this version; remove the key",
-			"node.files": "node.files is not built yet in this version; remove the key",
+			"router": "role router is not built yet in this version; remove the key",
 		},
 	})
 	check{doc, readFile}.config(c)

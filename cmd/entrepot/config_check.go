@@ -31,7 +31,7 @@ read or is not YAML, and 2 when the command itself is wrong.`,
 			}
 			var roles []string
 			if n := cfg.Node; n != nil {
-				roles = append(roles, fmt.Sprintf("a node on %s for %d upstreams, store %s", n.Listen, len(n.Upstreams), n.Store))
+				roles = append(roles, fmt.Sprintf("a node on %s for %d upstreams, store %s", n.Listen, len(n.Upstreams)+len(n.Files), n.Store))
 			}
 			if o := cfg.Origin; o != nil {
 				roles = append(roles, fmt.Sprintf("an origin on %s, store %s", o.Listen, o.Store))

@@ -156,9 +156,10 @@ func (c check) node(n *NodeConfig) {
 		c.Problemf("node.memory", "node.memory is %v; it must be at least %v", n.Memory, leastMemory)
 	}
 	c.atLeast("node.max_fills", n.MaxFills, 1)
-	if len(n.Upstreams) == 0 {
-		c.Problemf("node.upstreams", "node.upstreams is missing; name at least one registry, such as docker.io: {}")
+	if len(n.Upstreams)+len(n.Files) == 0 {
+		c.Problemf("node.upstreams", "node.upstreams is missing; name at least one registry, such as docker.io: {}, or a file server in node.files")
 	}
+	c.files(n)
 	names := slices.Sorted(maps.Keys(n.Upstreams))
 	for _, name := range names {
 		u := n.Upstreams[name]
@@ -299,10 +300,14 @@ func (c check) upstream(name string, u *UpstreamConfig) {
 		c.ledger(path+".ledger", u.Ledger)
 	}
 	c.atLeast(path+".max_concurrent", u.MaxConcurrent, 1)
+	c.timeouts(path, u.ConnectTimeout, u.ResponseTimeout, u.StallTimeout)
+}
+
+func (c check) timeouts(path string, connect, response, stall Duration) {
 	for _, t := range []struct {
 		key   string
 		value Duration
-	}{{"connect_timeout", u.ConnectTimeout}, {"response_timeout", u.ResponseTimeout}, {"stall_timeout", u.StallTimeout}} {
+	}{{"connect_timeout", connect}, {"response_timeout", response}, {"stall_timeout", stall}} {
 		if t.value <= 0 {
 			c.Problemf(path+"."+t.key, "%s.%s must be more than 0s", path, t.key)
 		}

@@ -304,7 +304,8 @@ func announce(log *slog.Logger, stderr io.Writer, cfg *Config, p *process, build
 	}
 	if n := cfg.Node; n != nil {
 		attrs = append(attrs, "store", n.Store.String(), "memory", n.Memory.String(),
-			"upstreams", slices.Sorted(maps.Keys(n.Upstreams)), "default_upstream", n.DefaultUpstream)
+			"upstreams", slices.Sorted(maps.Keys(n.Upstreams)), "default_upstream", n.DefaultUpstream,
+			"files", slices.Sorted(maps.Keys(n.Files)))
 	}
 	if o := cfg.Origin; o != nil {
 		attrs = append(attrs, "origin_store", o.Store.String(), "origin_writable", o.Htpasswd != "")
@@ -324,6 +325,9 @@ func announce(log *slog.Logger, stderr io.Writer, cfg *Config, p *process, build
 func tellHowToTry(stderr io.Writer, n *NodeConfig, d door) {
 	_, port, err := net.SplitHostPort(d.Addr().String())
 	if err != nil {
+		return
+	}
+	if len(n.Upstreams) == 0 {
 		return
 	}
 	name := slices.Sorted(maps.Keys(n.Upstreams))[0]

@@ -50,6 +50,10 @@ func (n *node) openLedger(upstream string, urls []string, cfg *LedgerConfig, sto
 		return none, err
 	}
 	n.follow = append(n.follow, follower)
+	if n.ledgers == nil {
+		n.ledgers = make(map[string]*ledger.Follower)
+	}
+	n.ledgers[ledgerID(cfg)] = follower
 	names := cfg.Names
 	if names == nil {
 		names = []string{upstream}

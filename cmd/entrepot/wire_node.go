@@ -28,10 +28,12 @@ type node struct {
 	http   http.Handler
 	engine *proxy.Node
 	follow []*ledger.Follower
-	dir    *blobstore.Dir
-	scrub  *blobstore.Scrubber // nil when it is turned off
-	memory *blobstore.Memory
-	remote *blobstore.S3 // nil without a bucket
+	// ledgers are those of follow, as ledgerID calls them.
+	ledgers map[string]*ledger.Follower
+	dir     *blobstore.Dir
+	scrub   *blobstore.Scrubber // nil when it is turned off
+	memory  *blobstore.Memory
+	remote  *blobstore.S3 // nil without a bucket
 
 	running sync.WaitGroup
 	end     context.CancelFunc // of what runs
@@ -80,14 +82,23 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 		}
 		engine.Upstreams = append(engine.Upstreams, u)
 	}
+	if engine.Files, err = n.openFiles(cfg, logs, reg, build); err != nil {
+		return nil, err
+	}
+	engine.DefaultFiles = cfg.DefaultFiles
 	if n.engine, err = proxy.New(engine); err != nil {
 		return nil, fmt.Errorf("node.upstreams: %w", err)
 	}
-	n.http = registry.NewHandler(registry.Config{
+	names = slices.AppendSeq(names, maps.Keys(cfg.Files))
+	surface := registry.Config{
 		Backend: n.engine,
 		Logger:  logs.main,
 		Done:    observe(newRequestMetrics(reg, names), logs.access),
-	})
+	}
+	n.http = registry.NewHandler(surface)
+	if len(cfg.Files) > 0 {
+		n.http = &nodeSurface{registry: n.http, files: registry.NewFileHandler(n.engine, surface)}
+	}
 	n.start(logs.main)
 	return n, nil
 }
