@@ -19,6 +19,9 @@ const storeFormat = 1
 // ErrFormat says that a store is of a format that this build does not know.
 var ErrFormat = errors.New("store format")
 
+// errNoFormat says that what marks the format is no number.
+var errNoFormat = errors.New("want a number from 1 on: is this a store?")
+
 // formatFile holds the number of the format on its first line. What a later
 // build adds on the second is for a person: which entrepot reads the store.
 func formatFile(path string) string { return filepath.Join(path, "version") }
@@ -42,7 +45,7 @@ func parseFormat(path, text string) (int, error) {
 	first, rest, _ := strings.Cut(text, "\n")
 	format, err := strconv.Atoi(strings.TrimSpace(first))
 	if err != nil || format < 1 {
-		return 0, fmt.Errorf("%w: %s holds %.40q, want a number from 1 on: is this a store?", ErrFormat, path, text)
+		return 0, fmt.Errorf("%w: %s holds %.40q, %w", ErrFormat, path, text, errNoFormat)
 	}
 	if format <= storeFormat {
 		return format, nil

@@ -28,14 +28,18 @@ type scrubReader struct {
 	read   func(n int)
 }
 
-// newScrubReader makes a reader of at most perSecond bytes a second, which
-// tells read of what it has read.
+// newScrubReader makes a reader of at most perSecond bytes a second, 0 for no
+// bound, which tells read of what it has read.
 func newScrubReader(perSecond int64, read func(n int)) (*scrubReader, error) {
 	buffer, err := pageAligned(scrubChunk)
 	if err != nil {
 		return nil, fmt.Errorf("getting memory to read files with: %w", err)
 	}
-	pace := rate.NewLimiter(rate.Limit(perSecond), scrubChunk)
+	limit := rate.Limit(perSecond)
+	if perSecond == 0 {
+		limit = rate.Inf
+	}
+	pace := rate.NewLimiter(limit, scrubChunk)
 	return &scrubReader{pace: pace, buffer: buffer, read: read}, nil
 }
 

@@ -27,6 +27,7 @@ func rootCommand() *cobra.Command {
 		serveCommand(),
 		promoteCommand(),
 		ledgerCommand(),
+		storeCommand(),
 		configCommand(),
 		versionCommand(),
 	)
