@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,7 +106,7 @@ func TestAptInstallsFromASignedRepositoryThroughNode(t *testing.T) {
 		upstream.Reset()
 		want(t, "1.0")
 		for _, r := range upstream.Requests() {
-			if r.Method == "GET" && r.Status == 200 {
+			if r.Method == http.MethodGet && r.Status == http.StatusOK {
 				t.Errorf("upstream was asked %s", r)
 			}
 		}
@@ -146,7 +147,7 @@ func TestHelmPullsFromAChartRepositoryThroughNode(t *testing.T) {
 		upstream.Reset()
 		pull(t, "1.0.0")
 		for _, r := range upstream.Requests() {
-			if r.Method == "GET" && r.Status == 200 {
+			if r.Method == http.MethodGet && r.Status == http.StatusOK {
 				t.Errorf("upstream was asked %s", r)
 			}
 		}

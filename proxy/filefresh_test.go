@@ -156,7 +156,7 @@ func TestStaleFileIsAnsweredAtOnceWhileItIsChecked(t *testing.T) {
 	n.get(t, "/up/a").wantBytes(t, 200, old.body)
 	n.settled(t, "a")
 	changed := up.file("/a", 1000, 2)
-	up.do(func(_ http.ResponseWriter, r *http.Request, n int) bool {
+	up.do(func(_ http.ResponseWriter, _ *http.Request, n int) bool {
 		if n == 1 {
 			close(asked)
 			<-gate
@@ -189,7 +189,7 @@ func TestNewVersionThatCannotBeFetchedLeavesTheOldOne(t *testing.T) {
 	n.get(t, "/up/a").wantBytes(t, 200, old.body)
 	n.settled(t, "a")
 	changed := up.file("/a", mib, 2, "Cache-Control", "no-cache")
-	up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
 		if r.Method == http.MethodHead {
 			return false
 		}

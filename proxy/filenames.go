@@ -208,7 +208,7 @@ func (n *Node) fileSettled(key nameKey, v *fileVersion) {
 		}
 		select {
 		case <-v.fill.finished:
-			n.fileArrived(key, v)
+			n.fileArrived(key, v) //nolint:contextcheck // for all
 		case <-ctx.Done():
 		}
 		_ = v.reader.Close()

@@ -51,7 +51,7 @@ func (n *Node) promotedFile(ctx context.Context, key nameKey, e *ledger.Entry, h
 	if time.Since(key.up.ledger.Ledger.Status().Checked) > unheard {
 		cs.Outcome, cs.Detail = registry.OutcomeStale, "ledger-out-of-reach"
 	}
-	v, known := n.files.peek(key) //nolint:contextcheck // what is loaded is for every later request
+	v, known := n.files.peek(key)
 	known = known && v.digest == e.Digest
 	if head {
 		f, err := n.headPromoted(ctx, key, e, v, known)
@@ -97,7 +97,7 @@ func (n *Node) describePromoted(ctx context.Context, key nameKey, e *ledger.Entr
 		return n.undescribed(e, size)
 	}
 	v := newFileVersion(m.sized(size), e.Digest, size)
-	n.files.put(key, v) //nolint:contextcheck // for all later requests
+	n.files.put(key, v)
 	return v
 }
 
@@ -165,7 +165,7 @@ func (n *Node) fileByDigest(ctx context.Context, up *upstreamState, d digest.Dig
 	}
 	var sources []*fileSource
 	key := nameKey{repo: blobPathOf(d)}
-	var worst error = blobstore.ErrNotExist
+	worst := blobstore.ErrNotExist
 	for _, c := range candidates {
 		key.up = c
 		err := n.absent.recall(key)

@@ -79,7 +79,7 @@ const maxFileRounds = 3
 func (n *Node) fileByName(ctx context.Context, key nameKey, policy *Policy, head bool) (registry.File, registry.CacheStatus, error) {
 	failed := registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: key.up.name}
 	if head {
-		if v, known := n.files.peek(key); !known || !v.canTell(policy, key.up.files) { //nolint:contextcheck // what is loaded is for every later request
+		if v, known := n.files.peek(key); !known || !v.canTell(policy, key.up.files) {
 			return n.unknownHead(ctx, key)
 		}
 	}
@@ -133,7 +133,7 @@ func (n *Node) openVersion(ctx context.Context, key nameKey, a *answer[*fileVers
 		return f, nil
 	}
 	if errors.Is(err, errReplaced) || errors.Is(err, errNoValidator) || errors.Is(err, blobstore.ErrDigestMismatch) || isRefusal(err) {
-		n.files.change(key, func(now *fileVersion) bool { return now.digest == v.digest }, nil, false, time.Time{}, nil) //nolint:contextcheck // for all
+		n.files.change(key, func(now *fileVersion) bool { return now.digest == v.digest }, nil, false, time.Time{}, nil)
 		return f, errors.Join(errVersionGone, err)
 	}
 	return f, err

@@ -72,7 +72,7 @@ func TestFiftyClientsOfAColdFileAreOneRequest(t *testing.T) {
 	up := newFileServer(t)
 	f := up.file("/a", mib, 1)
 	gate := make(chan struct{})
-	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+	up.do(func(w http.ResponseWriter, _ *http.Request, _ int) bool {
 		f.describe(w.Header())
 		w.Header().Set("Content-Length", "1048576")
 		_, _ = w.Write(f.body[:mib/4])
@@ -120,7 +120,7 @@ func TestFileGoesOnAtTheByteWhereUpstreamBrokeWithIfRange(t *testing.T) {
 			f := up.file("/a", 4*mib, 1)
 			c.change(&f)
 			up.put("/a", f)
-			up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+			up.do(func(w http.ResponseWriter, _ *http.Request, n int) bool {
 				if n == 1 {
 					f.breakAt(w, 2*mib)
 				}
@@ -152,7 +152,7 @@ func TestFileThatUpstreamReplacesMidDownloadIsCutAndNeverMixed(t *testing.T) {
 			change(&old, &replaced)
 			up.put("/a", replaced)
 			gate := make(chan struct{})
-			up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+			up.do(func(w http.ResponseWriter, _ *http.Request, n int) bool {
 				if n == 1 {
 					old.describe(w.Header())
 					if !old.modified.IsZero() {
@@ -208,7 +208,7 @@ func TestNextURLGoesOnOnlyWithTheSameVersion(t *testing.T) {
 	f := first.file("/a", 4*mib, 1)
 	other.file("/a", 4*mib, 2)
 	same.put("/a", f)
-	first.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+	first.do(func(w http.ResponseWriter, _ *http.Request, n int) bool {
 		if n == 1 {
 			f.breakAt(w, 2*mib)
 		}
@@ -260,7 +260,7 @@ func TestLyingContentLengthOfAFile(t *testing.T) {
 func TestFileWhoseSizeUpstreamDoesNotTellIsStreamed(t *testing.T) {
 	up := newFileServer(t)
 	f := up.file("/a", mib, 1)
-	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+	up.do(func(w http.ResponseWriter, _ *http.Request, _ int) bool {
 		f.describe(w.Header())
 		_, _ = w.Write(f.body[:mib/2])
 		_ = http.NewResponseController(w).Flush()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -75,9 +76,7 @@ func (f hosted) serve(w http.ResponseWriter, r *http.Request) {
 
 func (f hosted) describe(h http.Header) {
 	h["Content-Type"] = nil // no guessing
-	for key, values := range f.header {
-		h[key] = values
-	}
+	maps.Copy(h, f.header)
 	if f.etag != "" {
 		h.Set("Etag", f.etag)
 	}
@@ -99,7 +98,7 @@ func (f hosted) breakAt(w http.ResponseWriter, n int) {
 // path.
 func (s *fileServer) file(path string, size int, seed uint64, header ...string) hosted {
 	f := hosted{body: randomBytes(size, seed), etag: fmt.Sprintf(`"v%d"`, seed), header: http.Header{}}
-	for i := 0; i < len(header); i += 2 {
+	for i := 0; i+1 < len(header); i += 2 {
 		f.header.Set(header[i], header[i+1])
 	}
 	s.put(path, f)

@@ -213,7 +213,14 @@ func (r *remoteStore) uploadOnce(ctx context.Context, key string) error {
 		return err
 	}
 	defer f.Close()
-	return r.store.Put(ctx, d, f.Info.Size, f.File)
+	err = r.store.Put(ctx, d, f.Info.Size, f.File)
+	if errors.Is(err, blobstore.ErrDigestMismatch) || errors.Is(err, blobstore.ErrSizeMismatch) {
+		// It is not the remote store that is at fault, and trying again does
+		// not help.
+		f.Quarantine(err)
+		return fmt.Errorf("%w: %w", blobstore.ErrNotExist, err)
+	}
+	return err
 }
 
 // record reads a record from the local store, else from the remote one.

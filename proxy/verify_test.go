@@ -2,12 +2,17 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"entrepot/blobstore"
+	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -144,4 +149,52 @@ func TestRottenBlobWhileUpstreamIsGoneIsAnErrorAndNotWrongBytes(t *testing.T) {
 	if got := n.get(t, blobPath(d)); got.err == nil && got.status == 200 {
 		t.Errorf("got %v", got)
 	}
+}
+
+func TestRottenBlobIsNotUploadedAndHoldsUpNoOther(t *testing.T) {
+	up, remote := newScript(t), newFakeRemote(t)
+	d, body := up.blob(3*mib, 1)
+	other, otherBody := up.blob(mib, 2)
+	remote.down.Store(true)
+	dir := t.TempDir()
+	n := startNode(t, dir, []string{up.URL}, withRemote(remote))
+	n.get(t, blobPath(d)).wantBytes(t, 200, body)
+	n.get(t, blobPath(other)).wantBytes(t, 200, otherBody)
+	n.stored(t, d)
+	n.stored(t, other)
+	n.close()
+	rot(t, dir, d, 5)
+	remote.down.Store(false)
+	n = startNode(t, dir, []string{up.URL}, withRemote(remote))
+	remote.uploaded(t, other)
+	waitFor(t, "the rotten blob to be put aside", func() bool { return n.dir.Usage().Quarantined == 1 })
+	waitFor(t, "its upload to be forgotten", func() bool {
+		_, err := n.dir.Record(t.Context(), uploadRecords+"/"+string(d))
+		return errors.Is(err, blobstore.ErrNotExist)
+	})
+	if !n.remote.up() {
+		t.Error("the S3 store is blamed for it")
+	}
+	n.get(t, blobPath(d)).wantBytes(t, 200, body)
+	remote.uploaded(t, d)
+}
+
+func FuzzHeadRecord(f *testing.F) {
+	d := string(digest.FromString("x"))
+	f.Add(`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + d + `","size":1000,"checked":"2026-11-23T12:00:00Z"}`)
+	f.Add(`{"digest":"` + d + `","size":-1}`)
+	f.Add(`{"digest":"sha256:../../etc/passwd","size":4194305}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var r headRecord
+		if json.Unmarshal([]byte(text), &r) != nil {
+			return
+		}
+		h, ok := r.head()
+		if ok && (h.Digest.Validate() != nil || h.Size < 0 || h.Size > registry.MaxManifestSize) {
+			t.Errorf("%q is taken as %+v", text, h)
+		}
+		if ok && recordOf(h, r.Checked) != r {
+			t.Errorf("%q comes back as %+v", text, recordOf(h, r.Checked))
+		}
+	})
 }

@@ -127,7 +127,7 @@ func TestSeveralRangesOfAFileAreSentInOneAnswer(t *testing.T) {
 	t.Parallel()
 	resp := ask(t, NewFileHandler(&fakeFiles{file: alphabetFile()}, Config{}), http.MethodGet, "/a", http.Header{"Range": {"bytes=0-1,-1"}})
 	body := bodyOf(t, resp)
-	if resp.StatusCode != 206 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "multipart/byteranges; boundary=") ||
+	if resp.StatusCode != http.StatusPartialContent || !strings.HasPrefix(resp.Header.Get("Content-Type"), "multipart/byteranges; boundary=") ||
 		strings.Count(body, "Content-Type: text/x-alphabet\r\n") != 2 || !strings.Contains(body, "Content-Range: bytes 25-25/26\r\n\r\nz\r\n") {
 		t.Errorf("%d %v %q", resp.StatusCode, resp.Header, body)
 	}
@@ -170,7 +170,7 @@ func TestErrorsAboutFilesAreTextUnlessJSONIsWanted(t *testing.T) {
 	t.Parallel()
 	h := NewFileHandler(&fakeFiles{err: Errorf(errcode.ErrorCodeNameUnknown, "there is no file a")}, Config{})
 	resp := ask(t, h, http.MethodGet, "/a", nil)
-	if got := bodyOf(t, resp); resp.StatusCode != 404 || got != "there is no file a\n" || resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+	if got := bodyOf(t, resp); resp.StatusCode != http.StatusNotFound || got != "there is no file a\n" || resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
 		t.Errorf("%d %v %q", resp.StatusCode, resp.Header, got)
 	}
 	resp = ask(t, h, http.MethodGet, "/a", http.Header{"Accept": {"application/json"}})
@@ -178,7 +178,7 @@ func TestErrorsAboutFilesAreTextUnlessJSONIsWanted(t *testing.T) {
 		t.Errorf("%v %q", resp.Header, got)
 	}
 	resp = ask(t, h, http.MethodPut, "/a", nil)
-	if resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET, HEAD" {
+	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
 	}
 }

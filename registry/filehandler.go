@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -124,9 +125,7 @@ func (x *exchange) fileHeaders(f *File, length int64, part *byteRange) {
 	// Without a type upstream, there is none here either: nil keeps net/http
 	// from guessing one.
 	x.header["Content-Type"] = nil
-	for key, values := range f.Header {
-		x.header[key] = values
-	}
+	maps.Copy(x.header, f.Header)
 	s := headerSet{buf: x.scratch[:0]}
 	if length >= 0 {
 		s.buf = strconv.AppendInt(s.buf, length, 10)

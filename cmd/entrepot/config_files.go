@@ -118,6 +118,6 @@ func (c check) fileUpstream(name string, u *FileUpstreamConfig) {
 	if u.Ledger != nil {
 		c.ledger(path+".ledger", u.Ledger)
 	}
-	c.atLeast(path+".max_concurrent", u.MaxConcurrent, 1)
+	c.positive(path+".max_concurrent", u.MaxConcurrent)
 	c.timeouts(path, u.ConnectTimeout, u.ResponseTimeout, u.StallTimeout)
 }

@@ -96,7 +96,7 @@ func (c check) origin(o *OriginConfig) {
 		if w.Timeout <= 0 || w.Backoff <= 0 || w.MaxAge <= 0 {
 			c.Problemf(path, "%s: timeout, backoff and max_age must be more than 0s", path)
 		}
-		c.atLeast(path+".threshold", w.Threshold, 1)
+		c.positive(path+".threshold", w.Threshold)
 	}
 	c.file("origin.htpasswd", o.Htpasswd)
 	for i, r := range o.Rules {
@@ -155,7 +155,7 @@ func (c check) node(n *NodeConfig) {
 	if n.Memory < leastMemory {
 		c.Problemf("node.memory", "node.memory is %v; it must be at least %v", n.Memory, leastMemory)
 	}
-	c.atLeast("node.max_fills", n.MaxFills, 1)
+	c.positive("node.max_fills", n.MaxFills)
 	if len(n.Upstreams)+len(n.Files) == 0 {
 		c.Problemf("node.upstreams", "node.upstreams is missing; name at least one registry, such as docker.io: {}, or a file server in node.files")
 	}
@@ -299,7 +299,7 @@ func (c check) upstream(name string, u *UpstreamConfig) {
 	if u.Ledger != nil {
 		c.ledger(path+".ledger", u.Ledger)
 	}
-	c.atLeast(path+".max_concurrent", u.MaxConcurrent, 1)
+	c.positive(path+".max_concurrent", u.MaxConcurrent)
 	c.timeouts(path, u.ConnectTimeout, u.ResponseTimeout, u.StallTimeout)
 }
 
@@ -314,9 +314,9 @@ func (c check) timeouts(path string, connect, response, stall Duration) {
 	}
 }
 
-func (c check) atLeast(path string, value, least int) {
-	if value < least {
-		c.Problemf(path, "%s is %d; it must be at least %d", path, value, least)
+func (c check) positive(path string, value int) {
+	if value < 1 {
+		c.Problemf(path, "%s is %d; it must be at least 1", path, value)
 	}
 }
 
