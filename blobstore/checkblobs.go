@@ -111,8 +111,7 @@ func (c *checker) data(ctx context.Context, path string, d digest.Digest, entry 
 		return nil // evicted meanwhile
 	}
 	if err != nil {
-		c.found(FoundUnreadable, path, ActionQuarantine, "%v", err)
-		return nil
+		return err // of a directory that was just listed
 	}
 	c.report.Blobs++
 	c.report.Bytes += info.Size()

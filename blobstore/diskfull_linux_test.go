@@ -158,3 +158,35 @@ func TestFullDiskWithNothingToEvictRefusesServesAndRecovers(t *testing.T) {
 		})
 	}
 }
+
+func TestFullDiskTakesTheQuarantineBeforeAnythingElse(t *testing.T) {
+	const size = 64 * diskMiB
+	disk, ok := storetest.Tmpfs(t, size)
+	if !ok {
+		return
+	}
+	path := filepath.Join(disk, "store")
+	d := openDir(t, path, blobstore.DirConfig{EvictWhenFull: true})
+	kept, wrong := filled(4*diskMiB, 1), filled(20*diskMiB, 2)
+	if err := errors.Join(putBytes(t, d, kept), putBytes(t, d, wrong)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.OpenFile(digest.FromBytes(wrong))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !f.Quarantine(errors.New("wrong")) {
+		t.Fatal("not put aside")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(t, disk, size-24*diskMiB, 2*diskMiB)
+	if err := putBytes(t, d, filled(8*diskMiB, 3)); err != nil {
+		t.Fatal(err)
+	}
+	wantHeld(t, d, digest.FromBytes(kept), true)
+	if u := d.Usage(); u.QuarantineBytes != 0 || u.Evictions != 0 {
+		t.Errorf("the usage is %+v", u)
+	}
+}

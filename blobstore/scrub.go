@@ -284,7 +284,7 @@ func (s *Scrubber) foundWrong() {
 func (s *Scrubber) save() error {
 	text, err := s.state.text()
 	if err == nil && s.dir.writable() == nil {
-		err = s.dir.withRoom(func() error { return s.dir.writeRecord(s.stateFile(), text) })
+		err = s.dir.writeRecord(s.stateFile(), text)
 	}
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", s.stateFile(), err)

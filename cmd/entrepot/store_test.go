@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"entrepot/blobstore"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -31,10 +33,7 @@ func TestStoreCheckRepairAndScrubOnTheCommandLine(t *testing.T) {
 	rot(t, dir, digest.FromBytes(wrong))
 
 	stdout, _, status = storeRun(t, "check", "--deep", "--output", "json", dir)
-	var report struct {
-		Findings []struct{ Kind, Path, Repair string }
-		Blobs    int
-	}
+	var report blobstore.CheckReport
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil || status != 1 || report.Blobs != 2 || len(report.Findings) != 2 ||
 		report.Findings[0].Kind != "rotten" || report.Findings[1].Path != "spool/tmp-left" {
 		t.Errorf("check --deep: status %d, %v, %s", status, err, stdout)
