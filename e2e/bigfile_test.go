@@ -68,8 +68,11 @@ func checkBig(body io.Reader) error {
 			return fmt.Errorf("MiB %d is MiB %d", i, got)
 		}
 	}
-	if n, err := body.Read(block); n > 0 || err != io.EOF {
-		return fmt.Errorf("%d bytes too many, %v", n, err)
+	switch n, err := io.Copy(io.Discard, body); {
+	case err != nil:
+		return fmt.Errorf("reading to the end: %w", err)
+	case n > 0:
+		return fmt.Errorf("%d bytes too many", n)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -67,9 +68,7 @@ func writeFile(t *testing.T, path, content string) {
 func startFilesNode(t *testing.T, upstream string, more map[string]any) *testenv.Node {
 	t.Helper()
 	up := map[string]any{"urls": []string{upstream}}
-	for key, value := range more {
-		up[key] = value
-	}
+	maps.Copy(up, more)
 	return testenv.StartNode(t, testenv.NodeConfig{Extra: map[string]any{"files": map[string]any{"files": up}}})
 }
 
