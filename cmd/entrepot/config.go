@@ -94,8 +94,9 @@ type RuleConfig struct {
 // OriginStoreConfig is where an origin keeps content: Dir, or S3. Nothing is
 // ever evicted from it.
 type OriginStoreConfig struct {
-	Dir Path      `yaml:"dir"`
-	S3  *S3Config `yaml:"s3"`
+	Dir   Path        `yaml:"dir"`
+	Scrub ScrubConfig `yaml:"scrub"`
+	S3    *S3Config   `yaml:"s3"`
 }
 
 // TLSConfig is a certificate chain and its key, in PEM files.
@@ -192,6 +193,7 @@ func (n *NodeConfig) SetDefaults() {
 // SetDefaults sets the defaults of an origin.
 func (o *OriginConfig) SetDefaults() {
 	o.Listen = ":5001"
+	o.Store.SetDefaults()
 	o.Memory = 64 << 20
 	o.UploadTTL = Duration(24 * time.Hour)
 	o.CollectEvery = Duration(24 * time.Hour)
@@ -201,8 +203,14 @@ func (o *OriginConfig) SetDefaults() {
 // SetDefaults sets the defaults of a store.
 func (s *StoreConfig) SetDefaults() {
 	s.HighWatermark, s.LowWatermark = 90, 70
-	s.Scrub = ScrubConfig{Rate: 8 << 20, Every: Duration(week)}
+	s.Scrub.SetDefaults()
 }
+
+// SetDefaults sets the defaults of an origin's store.
+func (s *OriginStoreConfig) SetDefaults() { s.Scrub.SetDefaults() }
+
+// SetDefaults sets the defaults of scrubbing.
+func (s *ScrubConfig) SetDefaults() { s.Rate, s.Every = 8<<20, Duration(week) }
 
 // SetDefaults sets the defaults of the directory in front of a bucket.
 func (c *CacheConfig) SetDefaults() { c.Dir, c.MaxSize = "data", 10<<30 }

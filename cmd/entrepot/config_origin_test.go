@@ -34,6 +34,11 @@ func TestBadOriginAndLedgerAreToldWithKeyAndLine(t *testing.T) {
 			"origin:\n  store: {s3: {endpoint: \"http://h\", bucket: b}}\n",
 			":1: origin.store.s3 needs origin.uploads, a directory for uploads in progress",
 		},
+		"a bucket that is scrubbed": {
+			"origin:\n  uploads: u\n  store:\n    scrub: {rate: 1MB}\n    s3: {endpoint: \"http://h\", bucket: b}\n",
+			":4: origin.store.scrub reads a directory through; a bucket looks after itself",
+		},
+		"hasty scrubbing":             {"origin:\n  store: {dir: d, scrub: {every: 1s}}\n", ":2: origin.store.scrub.every is 1s; it must be at least 1m (to turn scrubbing off, set origin.store.scrub.rate to 0)"},
 		"a followed ledger of no key": {node + "      ledger: {url: " + url + "}\n", ":5: node.upstreams.registry.example.org.ledger.key is missing; name the file with the ledger's public key (.pub), without which anybody could write names"},
 		"a followed ledger nowhere":   {node + "      ledger: {key: " + key + ".pub}\n", ":5: node.upstreams.registry.example.org.ledger.url is missing; write where the ledger is"},
 		"no key file":                 {node + "      ledger: {url: " + url + ", key: " + dir + "/none}\n", ":5: node.upstreams.registry.example.org.ledger.key: cannot read " + dir + "/none: no such file or directory"},

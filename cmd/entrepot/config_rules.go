@@ -73,13 +73,19 @@ func (c check) origin(o *OriginConfig) {
 		c.Problemf("origin.store", "origin.store has both dir and s3; keep one")
 	case o.Store.S3 != nil:
 		c.s3("origin.store.s3", o.Store.S3)
+		if c.Has("origin.store.scrub") {
+			c.Problemf("origin.store.scrub", "origin.store.scrub reads a directory through; a bucket looks after itself")
+		}
 		if o.Store.S3.Redirect {
 			c.Problemf("origin.store.s3.redirect", "origin.store.s3.redirect is a node's; an origin sends its blobs itself")
 		}
 		if o.Uploads == "" {
 			c.Problemf("origin.uploads", "origin.store.s3 needs origin.uploads, a directory for uploads in progress")
 		}
-	case o.Uploads == "":
+	default:
+		c.scrub("origin.store.scrub", &o.Store.Scrub)
+	}
+	if o.Store.S3 == nil && o.Uploads == "" {
 		o.Uploads = Path(filepath.Join(string(o.Store.Dir), "uploads"))
 	}
 	if o.Memory < leastMemory {
@@ -234,11 +240,15 @@ func (c check) store(path string, s *StoreConfig) {
 		}
 		c.s3(path+".s3", s.S3)
 	}
-	if s.Scrub.Every < Duration(time.Minute) {
-		c.Problemf(path+".scrub.every", "%s.scrub.every is %v; it must be at least 1m (to turn scrubbing off, set %s.scrub.rate to 0)", path, s.Scrub.Every, path)
-	}
+	c.scrub(path+".scrub", &s.Scrub)
 	if s.LowWatermark >= s.HighWatermark {
 		c.Problemf(path+".high_watermark", "%s: low_watermark (%v) must be below high_watermark (%v)", path, s.LowWatermark, s.HighWatermark)
+	}
+}
+
+func (c check) scrub(path string, s *ScrubConfig) {
+	if s.Every < Duration(time.Minute) {
+		c.Problemf(path+".every", "%s.every is %v; it must be at least 1m (to turn scrubbing off, set %s.rate to 0)", path, s.Every, path)
 	}
 }
 

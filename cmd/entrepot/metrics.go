@@ -130,13 +130,13 @@ func storeMetrics(dir *blobstore.Dir, memory *blobstore.Memory) []prometheus.Col
 	}
 }
 
-// scrubMetrics tell how reading the directory through goes.
-func scrubMetrics(s *blobstore.Scrubber) []prometheus.Collector {
+// scrubMetrics tell how reading directories through goes, of all together.
+func scrubMetrics(scrubs ...*blobstore.Scrubber) []prometheus.Collector {
 	gauge := func(name, help string, value func(st *blobstore.ScrubStatus) float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { st := s.Status(); return value(&st) })
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { st := scrubStatus(scrubs); return value(&st) })
 	}
 	counter := func(name, help string, value func(st *blobstore.ScrubStatus) float64) prometheus.Collector {
-		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { st := s.Status(); return value(&st) })
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { st := scrubStatus(scrubs); return value(&st) })
 	}
 	return []prometheus.Collector{
 		counter("entrepot_scrub_blobs_total", "Blobs that scrubbing found to be right.",
@@ -160,7 +160,7 @@ func scrubMetrics(s *blobstore.Scrubber) []prometheus.Collector {
 				}
 				return float64(st.PassBytes) / float64(st.PassTotal)
 			}),
-		gauge("entrepot_scrub_finished_timestamp_seconds", "When a pass last came to its end, in seconds since 1970; 0 when none ever did.",
+		gauge("entrepot_scrub_finished_timestamp_seconds", "When a pass last came to its end, in seconds since 1970, of the directory where that was longest ago; 0 when none ever did.",
 			func(st *blobstore.ScrubStatus) float64 {
 				if st.LastFinished.IsZero() {
 					return 0
@@ -168,6 +168,25 @@ func scrubMetrics(s *blobstore.Scrubber) []prometheus.Collector {
 				return float64(st.LastFinished.Unix())
 			}),
 	}
+}
+
+// scrubStatus is the status of all scrubbers together.
+func scrubStatus(scrubs []*blobstore.Scrubber) blobstore.ScrubStatus {
+	all := scrubs[0].Status()
+	for _, s := range scrubs[1:] {
+		st := s.Status()
+		all.Running = all.Running || st.Running
+		all.Blobs += st.Blobs
+		all.Bytes += st.Bytes
+		all.Rotten += st.Rotten
+		all.Unreadable += st.Unreadable
+		all.PassBytes += st.PassBytes
+		all.PassTotal += st.PassTotal
+		if st.LastFinished.Before(all.LastFinished) {
+			all.LastFinished = st.LastFinished
+		}
+	}
+	return all
 }
 
 // buildMetrics tell what runs and how the process does.

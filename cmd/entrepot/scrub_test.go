@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -73,5 +76,47 @@ func TestANodeFindsRotByItselfAndTellsOperators(t *testing.T) {
 	p.signal(t, syscall.SIGTERM)
 	if status := p.exit(t); status != 0 {
 		t.Errorf("exit status %d", status)
+	}
+}
+
+func TestAnOriginServesNothingThatHasRotted(t *testing.T) {
+	dir := t.TempDir()
+	storeWith(t, dir, []byte("an image's"))
+	wrong := bytes.Repeat([]byte("file"), 1000)
+	if err := os.Mkdir(filepath.Join(dir, "files"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	storeWith(t, filepath.Join(dir, "files"), wrong)
+	rot(t, filepath.Join(dir, "files"), digest.FromBytes(wrong))
+	p := start(t, fmt.Sprintf("admin: {listen: \"127.0.0.1:0\"}\norigin: {listen: \"127.0.0.1:0\", store: {dir: %q}}\n", dir))
+	p.waitForMetrics(t,
+		`entrepot_scrub_rotten_total{role="origin"} 1`, `entrepot_scrub_blobs_total{role="origin"} 1`,
+		`entrepot_scrub_progress_ratio{role="origin"} 1`, `entrepot_scrub_running{role="origin"} 0`)
+	if held, err := filepath.Glob(filepath.Join(dir, "files", "quarantine", "*")); err != nil || len(held) != 1 {
+		t.Errorf("put aside: %v, %v", held, err)
+	}
+	p.signal(t, syscall.SIGTERM)
+	if status := p.exit(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// waitForMetrics waits until /metrics has all of these.
+func (p *served) waitForMetrics(t *testing.T, want ...string) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(patience)
+	for {
+		_, metrics := get(t, "http://"+p.admin+"/metrics")
+		lacks := slices.IndexFunc(want, func(w string) bool { return !strings.Contains(metrics, w) })
+		if lacks < 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("/metrics lacks %s", want[lacks])
+		}
 	}
 }

@@ -35,6 +35,7 @@ type originRole struct {
 	memory *blobstore.Memory
 	files  io.Closer // the store of files
 	events *events.Sender
+	scrubs []*blobstore.Scrubber // of its directories
 
 	end     context.CancelFunc // of what runs
 	running sync.WaitGroup
@@ -80,9 +81,15 @@ func openOrigin(cfg *OriginConfig, logs *loggers, reg prometheus.Registerer) (_ 
 	if err := o.openSurface(cfg, writers, logs, reg); err != nil {
 		return nil, err
 	}
+	if len(o.scrubs) > 0 {
+		reg.MustRegister(scrubMetrics(o.scrubs...)...)
+	}
 	running, end := context.WithCancel(context.Background())
 	o.end = end
 	o.running.Go(func() { o.origin.Run(running) })
+	for _, s := range o.scrubs {
+		o.running.Go(func() { s.Run(running) })
+	}
 	return o, nil
 }
 
@@ -145,9 +152,9 @@ func (o *originRole) openFiles(cfg *OriginConfig, writers *access.Access, logs *
 		}
 		files.Store, o.files = bucket, bucket
 	} else {
-		dir, err := blobstore.OpenDir(filepath.Join(string(cfg.Store.Dir), filesBeside), blobstore.DirConfig{Logger: logs.main})
+		dir, err := o.openDir(filepath.Join(string(cfg.Store.Dir), filesBeside), &cfg.Store.Scrub, logs)
 		if err != nil {
-			return nil, fmt.Errorf("origin.store.dir: %w", err)
+			return nil, err
 		}
 		files.Store, o.files = dir, dir
 	}
@@ -170,11 +177,31 @@ func (o *originRole) openStore(cfg *OriginConfig, logs *loggers) (origin.Store, 
 		o.bucket = bucket
 		return bucket, nil
 	}
-	dir, err := blobstore.OpenDir(string(cfg.Store.Dir), blobstore.DirConfig{Logger: logs.main})
+	dir, err := o.openDir(string(cfg.Store.Dir), &cfg.Store.Scrub, logs)
+	if err != nil {
+		return nil, err
+	}
+	o.dir = dir
+	return dir, nil
+}
+
+// openDir opens a directory, and has it scrubbed. What is wrong in it is kept
+// without a bound: there may be no other copy.
+func (o *originRole) openDir(path string, scrub *ScrubConfig, logs *loggers) (*blobstore.Dir, error) {
+	dir, err := blobstore.OpenDir(path, blobstore.DirConfig{QuarantineSize: -1, Logger: logs.main})
 	if err != nil {
 		return nil, fmt.Errorf("origin.store.dir: %w", err)
 	}
-	o.dir = dir
+	if scrub.Rate == 0 {
+		return dir, nil
+	}
+	s, err := blobstore.NewScrubber(blobstore.ScrubConfig{
+		Dir: dir, Rate: int64(scrub.Rate), Every: time.Duration(scrub.Every), Logger: logs.main,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("origin.store.scrub: %w", errors.Join(err, dir.Close()))
+	}
+	o.scrubs = append(o.scrubs, s)
 	return dir, nil
 }
 
