@@ -36,16 +36,15 @@ func fetchFile(t *testing.T, url string) answer {
 
 // eventually waits until a path is answered as wanted, which takes as long as the
 // node takes to hear of the ledger.
-func eventually(t *testing.T, url string, status int, body string) answer {
+func eventually(t *testing.T, url string, status int, body string) {
 	t.Helper()
 	var got answer
 	for start := time.Now(); time.Since(start) < visible; {
 		if got = fetchFile(t, url); got.status == status && strings.Contains(got.body, body) {
-			return got
+			return
 		}
 	}
 	t.Fatalf("%s: %d %q after %v; want %d %q", url, got.status, got.body, visible, status, body)
-	return got
 }
 
 func TestPromotedFilesAreServedByNodeAsTheLedgerSays(t *testing.T) {

@@ -110,8 +110,11 @@ func query(q string) string {
 // checkFile asks upstream what a name leads to. A version that is not here
 // counts from its headers on, while its content is on its way.
 func (n *Node) checkFile(ctx context.Context, key nameKey, old *fileVersion, known, _ bool) (*fileVersion, error) {
-	if !known || old.transient || !old.meta.hasValidators() {
+	switch {
+	case !known || old.transient:
 		return n.fetchFile(ctx, key, nil)
+	case !old.meta.hasValidators():
+		return n.fetchFile(ctx, key, old)
 	}
 	v, err := n.revalidate(ctx, key, old)
 	if v != nil || err != nil {

@@ -60,19 +60,25 @@ func (n *Node) promotedFile(ctx context.Context, key nameKey, e *ledger.Entry, h
 		}
 		return f, cs, nil
 	}
-	// By name, and by digest: the name may have moved on since.
-	byName := newFileSource(key.up, key.repo, "", e.Digest, nil)
-	byDigest := newFileSource(key.up, blobPathOf(e.Digest), "", e.Digest, nil)
 	size := e.Size
 	if size == 0 {
 		size = -1
 	}
-	content, size, err := n.fileContent(ctx, e.Digest, size, &cs, byName, byDigest)
+	var byName *fileSource
+	content, size, err := n.fileContent(ctx, e.Digest, size, &cs, func() []source {
+		// By name, and by digest: the name may have moved on since.
+		byName = newFileSource(key.up, key.repo, "", e.Digest, nil)
+		return []source{byName, newFileSource(key.up, blobPathOf(e.Digest), "", e.Digest, nil)}
+	})
 	if err != nil {
 		return fail(err)
 	}
 	if !known {
-		v = n.describePromoted(ctx, key, e, byName.meta(), size)
+		var m *fileMeta
+		if byName != nil {
+			m = byName.meta()
+		}
+		v = n.describePromoted(ctx, key, e, m, size)
 	}
 	f := v.described
 	f.Size, f.Content = size, content
@@ -86,6 +92,9 @@ func blobPathOf(d digest.Digest) string { return "blobs/" + string(d) }
 // content: what upstream said when it was fetched or, where that was under another
 // name, what it says now, if it does.
 func (n *Node) describePromoted(ctx context.Context, key nameKey, e *ledger.Entry, m *fileMeta, size int64) *fileVersion {
+	if v, known := n.files.peek(key); known && v.digest == e.Digest { // another request was first
+		return v
+	}
 	if m == nil {
 		ctx, cancel := context.WithTimeout(ctx, foregroundTimeout)
 		defer cancel()
@@ -158,12 +167,12 @@ func (n *Node) fileByDigest(ctx context.Context, up *upstreamState, d digest.Dig
 	m := &fileMeta{Header: make(http.Header), Size: -1}
 	m.Header.Set("Content-Type", "application/octet-stream")
 	m.Header.Set("Cache-Control", "max-age=31536000, immutable")
-	if b, err := n.stored(ctx, d, head); err == nil {
-		f := m.described(d, b.Size)
-		f.Content = b.Content
-		return f, cs, nil
+	if head {
+		if b, err := n.stored(ctx, d, true); err == nil {
+			return m.described(d, b.Size), cs, nil
+		}
 	}
-	var sources []*fileSource
+	var sources []source
 	key := nameKey{repo: blobPathOf(d)}
 	worst := blobstore.ErrNotExist
 	for _, c := range candidates {
@@ -183,13 +192,16 @@ func (n *Node) fileByDigest(ctx context.Context, up *upstreamState, d digest.Dig
 			sources = append(sources, newFileSource(c, key.repo, "", d, nil))
 		}
 	}
-	if head || len(sources) == 0 && n.remote == nil {
+	if head {
 		return fail(worst)
 	}
-	content, size, err := n.fileContent(ctx, d, -1, &cs, sources...)
+	content, size, err := n.fileContent(ctx, d, -1, &cs, func() []source { return sources })
 	if err != nil {
-		if len(candidates) == 1 {
+		if len(sources) == 1 {
 			n.absent.remember(key, err)
+		}
+		if len(sources) == 0 {
+			err = worst
 		}
 		return fail(err)
 	}

@@ -127,7 +127,9 @@ func (n *Node) openVersion(ctx context.Context, key nameKey, a *answer[*fileVers
 	if v.digest == "" {
 		return n.openFilling(ctx, key, v, a.asked && !a.collapsed, cs)
 	}
-	content, _, err := n.fileContent(ctx, v.digest, f.Size, cs, newFileSource(key.up, key.repo, key.ref, v.digest, v.meta))
+	content, _, err := n.fileContent(ctx, v.digest, f.Size, cs, func() []source {
+		return []source{newFileSource(key.up, key.repo, key.ref, v.digest, v.meta)}
+	})
 	if err == nil {
 		f.Content = content
 		return f, nil
@@ -177,24 +179,29 @@ func (n *Node) openFilling(ctx context.Context, key nameKey, v *fileVersion, sta
 }
 
 // fileContent opens content of a known digest: from memory, from the store, or by
-// a fill from the shared store or else from sources.
-func (n *Node) fileContent(ctx context.Context, d digest.Digest, size int64, cs *registry.CacheStatus, sources ...*fileSource) (registry.Content, int64, error) {
-	for {
+// a fill from the shared store or else from sources, which are made when they are
+// needed.
+func (n *Node) fileContent(ctx context.Context, d digest.Digest, size int64, cs *registry.CacheStatus, sources func() []source) (registry.Content, int64, error) {
+	refill := func(ctx context.Context) (registry.Content, error) {
+		content, _, err := n.fileContent(ctx, d, size, new(registry.CacheStatus), sources)
+		return content, err
+	}
+	for first := true; ; first = false {
 		b, err := n.stored(ctx, d, false)
 		if err == nil {
-			return b.Content, b.Size, nil
+			return orRefill(b.Content, refill), b.Size, nil
 		}
 		if !errors.Is(err, blobstore.ErrNotExist) {
 			n.log.Error("reading the store", "digest", d, "error", err)
+			if !first {
+				return nil, 0, err
+			}
 		}
 		var from []source
 		if n.remote != nil {
 			from = append(from, &remoteSource{remote: n.remote, digest: d})
 		}
-		for _, s := range sources {
-			from = append(from, s)
-		}
-		r, filled, joined, err := n.filling(ctx, d, size, from)
+		r, filled, joined, err := n.filling(ctx, d, size, append(from, sources()...))
 		if errors.Is(err, errStored) { // committed since we looked
 			continue
 		}

@@ -107,6 +107,26 @@ func TestEvictedFileIsFetchedAgainUnlessItChanged(t *testing.T) {
 	}
 }
 
+func TestRottenFileIsFetchedAgain(t *testing.T) {
+	up := newFileServer(t)
+	f := up.file("/a", 3*mib, 1)
+	small := up.file("/small", 1000, 2)
+	dir := t.TempDir()
+	n := startFiles(t, dir, []string{up.URL}, verifyReads)
+	n.get(t, "/up/a").wantBytes(t, 200, f.body)
+	n.get(t, "/up/small").wantBytes(t, 200, small.body)
+	n.settled(t, "a")
+	n.settled(t, "small")
+	n.close()
+	rot(t, dir, digest.FromBytes(f.body), 100)
+	rot(t, dir, digest.FromBytes(small.body), 100)
+	n = startFiles(t, dir, []string{up.URL}, verifyReads)
+	n.get(t, "/up/a", "Range", "bytes=1000000-1999999").wantBytes(t, 206, f.body[1000000:2000000])
+	n.get(t, "/up/a").wantBytes(t, 200, f.body)
+	n.get(t, "/up/small").wantBytes(t, 200, small.body)
+	up.wantLog(t, "GET /a", "GET /small", "GET /a", "GET /small")
+}
+
 func TestFileIsSharedThroughTheBucketWithUpstreamGone(t *testing.T) {
 	up, remote := newFileServer(t), newFakeRemote(t)
 	f := up.file("/release/v1/a", 3*mib, 1, "Content-Type", "text/x-a")

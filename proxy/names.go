@@ -246,8 +246,9 @@ func (n *names[V]) put(key nameKey, v V) {
 }
 
 // change replaces a value, if the name still leads to it; ok false makes the
-// name unknown. checked, when not zero, is when the new value was: it is an older
-// one that counts again because of a failure, and no check is made for a moment.
+// name unknown. With a failure, the new value is an older one, last checked at a
+// time, which counts again because of that: no check is made for a moment, and
+// the record stays as it is.
 func (n *names[V]) change(key nameKey, is func(V) bool, v V, ok bool, checked time.Time, failure error) {
 	e, found := n.entries.Peek(key)
 	if !found {
@@ -264,11 +265,13 @@ func (n *names[V]) change(key nameKey, is func(V) bool, v V, ok bool, checked ti
 	}
 	checked = e.checked
 	e.mu.Unlock()
-	if ok {
+	switch {
+	case failure != nil:
+	case ok:
 		n.save(key, v, checked, true)
-		return
+	default:
+		n.drop(key)
 	}
-	n.drop(key)
 }
 
 // checked is the answer after a check has ended.
