@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -204,13 +206,16 @@ func storeScrubCommand() *cobra.Command {
 	var f storeFlags
 	var after string
 	cmd := &cobra.Command{
-		Use:   "scrub DIR",
+		Use:   "scrub DIR|s3://BUCKET/PREFIX",
 		Short: "Read every blob, and put aside those that the disk has changed",
 		Long: `Scrub reads every blob in the directory of a store, in the order of digests, and
 moves those to quarantine/ there that do not have their digest any more. A node or
 an origin may have the store open: it notices at the next request, and a node
 fetches the blob again. A node does this by itself, now and then and slowly: see
 node.store.scrub in its configuration.
+
+What is wrong in a bucket is reported and left there: nodes verify what they read
+from theirs. Its endpoint, region and credentials come from the AWS_ variables.
 
 The exit status is 1 when something was wrong, or could not be read.`,
 		Args: cobra.ExactArgs(1),
@@ -235,7 +240,7 @@ The exit status is 1 when something was wrong, or could not be read.`,
 
 func (f *storeFlags) scrub(ctx context.Context, cmd *cobra.Command, dir string, after digest.Digest) error {
 	findings := []blobstore.ScrubFinding{}
-	report, err := blobstore.ScrubDir(ctx, dir, blobstore.ScrubDirConfig{
+	report, err := scrubStore(ctx, dir, blobstore.ScrubDirConfig{
 		Rate: int64(f.perSecond), After: after,
 		Found: func(found blobstore.ScrubFinding) {
 			findings = append(findings, found)
@@ -253,7 +258,7 @@ func (f *storeFlags) scrub(ctx context.Context, cmd *cobra.Command, dir string, 
 			Findings []blobstore.ScrubFinding `json:"findings"`
 		}{report, stopped, findings})
 	} else {
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d blobs are right, %d were put aside, %d could not be read; %v read\n",
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d blobs are right, %d are wrong, %d could not be read; %v read\n",
 			report.Store, report.Blobs, report.Rotten, report.Unreadable, Size(report.Bytes))
 	}
 	switch {
@@ -267,4 +272,23 @@ func (f *storeFlags) scrub(ctx context.Context, cmd *cobra.Command, dir string, 
 		return quiet(exitFailed)
 	}
 	return nil
+}
+
+// scrubStore scrubs a directory, or a bucket.
+func scrubStore(ctx context.Context, location string, cfg blobstore.ScrubDirConfig) (blobstore.ScrubDirReport, error) {
+	rest, ok := strings.CutPrefix(location, "s3://")
+	if !ok {
+		return blobstore.ScrubDir(ctx, location, cfg)
+	}
+	bucket, prefix, _ := strings.Cut(rest, "/")
+	s3, err := blobstore.OpenS3(blobstore.S3Config{
+		Endpoint: cmp.Or(os.Getenv("AWS_ENDPOINT_URL_S3"), os.Getenv("AWS_ENDPOINT_URL"), "https://s3.amazonaws.com"),
+		Region:   cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")),
+		Bucket:   bucket, Prefix: prefix,
+	})
+	if err != nil {
+		return blobstore.ScrubDirReport{}, err
+	}
+	report, err := s3.Scrub(ctx, cfg)
+	return report, errors.Join(err, s3.Close())
 }

@@ -55,11 +55,11 @@ func TestStoreCheckRepairAndScrubOnTheCommandLine(t *testing.T) {
 	}
 
 	stdout, stderr, status = storeRun(t, "scrub", "--rate", "100MB/s", dir)
-	if status != 1 || !strings.Contains(stdout, "1 blobs are right, 1 were put aside") || !strings.Contains(stderr, string(digest.FromBytes(wrong))) {
+	if status != 1 || !strings.Contains(stdout, "1 blobs are right, 1 are wrong") || !strings.Contains(stderr, string(digest.FromBytes(wrong))) {
 		t.Errorf("scrub: status %d, %s%s", status, stdout, stderr)
 	}
 	stdout, _, status = storeRun(t, "scrub", dir)
-	if status != 0 || !strings.Contains(stdout, "0 were put aside") {
+	if status != 0 || !strings.Contains(stdout, "0 are wrong") {
 		t.Errorf("scrub again: status %d, %s", status, stdout)
 	}
 	if stdout, _, _ := storeRun(t, "check", "--deep", dir); !strings.Contains(stdout, "1 in quarantine") {
@@ -81,7 +81,7 @@ func TestStoreCommandsBesideARunningNode(t *testing.T) {
 	if _, stderr, status := storeRun(t, "repair", "--confirm", dir); status != 1 || !strings.Contains(stderr, "another process has it open") {
 		t.Errorf("repair: status %d, %s", status, stderr)
 	}
-	if stdout, _, status := storeRun(t, "scrub", dir); status != 1 || !strings.Contains(stdout, "1 were put aside") {
+	if stdout, _, status := storeRun(t, "scrub", dir); status != 1 || !strings.Contains(stdout, "1 are wrong") {
 		t.Errorf("scrub: status %d, %s", status, stdout)
 	}
 	if status, body := get(t, "http://"+p.node+"/v2/up.example/app/blobs/"+string(digest.FromBytes(blob))); status == 200 {
