@@ -69,9 +69,17 @@ type listed struct {
 // configure writes the configuration; more is added to its list.
 func (p *production) configure(t *testing.T, images []listed, more ...string) {
 	t.Helper()
+	text := p.text(p.origin.Host()+"/app", images) + strings.Join(more, "")
+	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// text is the configuration of images from staging to a destination.
+func (p *production) text(destination string, images []listed) string {
 	text := "registries:\n"
 	text += "- name: " + p.staging.Host() + "/staging\n  src: true\n"
-	text += "- name: " + p.origin.Host() + "/app\nmutable_tags: [\"stable\"]\nimages:\n"
+	text += "- name: " + destination + "\nmutable_tags: [\"stable\"]\nimages:\n"
 	for _, image := range images {
 		text += "- name: " + image.name + "\n  dmap:\n"
 		for d, tags := range image.digests {
@@ -85,12 +93,7 @@ func (p *production) configure(t *testing.T, images []listed, more ...string) {
 			text += "]\n"
 		}
 	}
-	for _, item := range more {
-		text += item
-	}
-	if err := os.WriteFile(p.file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return text
 }
 
 // promote runs entrepot promote with the ledger and its key.

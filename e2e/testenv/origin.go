@@ -126,14 +126,34 @@ type Command struct {
 // Entrepot runs the entrepot command with a docker configuration.
 func Entrepot(t testing.TB, docker string, args ...string) Command {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), buildEntrepot(t, false), args...)
+	return Run(t, EntrepotCommand(t, BuildEntrepot(t), docker, args...))
+}
+
+// BuildEntrepot builds the binary and returns its path.
+func BuildEntrepot(t testing.TB) string {
+	t.Helper()
+	return buildEntrepot(t, false)
+}
+
+// EntrepotCommand is a run of a binary with a docker configuration, not yet
+// started. It ends with the test.
+func EntrepotCommand(t testing.TB, binary, docker string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), binary, args...)
 	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+docker)
+	return cmd
+}
+
+// Run runs a command to its end, however that comes; the status of one that was
+// killed is -1.
+func Run(t testing.TB, cmd *exec.Cmd) Command {
+	t.Helper()
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if cmd.ProcessState == nil {
-		t.Fatalf("running entrepot %s: %v", strings.Join(args, " "), err)
+		t.Fatalf("running %s: %v", cmd, err)
 	}
-	t.Logf("entrepot %s: status %d\n%s%s", strings.Join(args, " "), cmd.ProcessState.ExitCode(), stdout.String(), stderr.String())
+	t.Logf("%s: status %d\n%s%s", cmd, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String())
 	return Command{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
