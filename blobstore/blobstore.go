@@ -7,6 +7,10 @@
 // found to have it, and appear there at once or not at all, whatever crashes.
 // They do not fetch content, decide who may read it, or know what it means.
 //
+// Disks change what was verified. [Scrubber] finds it in a directory that is in
+// use, [ScrubDir], [CheckDir] and [RepairDir] in one that may be, and
+// [S3.Scrub] in a bucket.
+//
 // Blobs lie at blobs/<algorithm>/<first two hex>/<hex>/data below the
 // directory or the bucket's prefix, the layout the distribution registry uses.
 //
