@@ -82,7 +82,7 @@ func TestBigFileForFiftyClientsIsFetchedOnceInLittleMemory(t *testing.T) {
 	big := new(bigFile)
 	upstream := httptest.NewServer(big)
 	defer upstream.Close()
-	node := startFilesNode(t, upstream.URL, nil)
+	node := startFilesNode(t, upstream.URL, false, nil)
 	began := time.Now()
 	var running sync.WaitGroup
 	for range clients {

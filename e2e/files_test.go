@@ -64,12 +64,13 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// startFilesNode starts a node with one file server, called files.
-func startFilesNode(t *testing.T, upstream string, more map[string]any) *testenv.Node {
+// startFilesNode starts a node with one file server, called files. With race, it
+// ends when it races.
+func startFilesNode(t *testing.T, upstream string, race bool, more map[string]any) *testenv.Node {
 	t.Helper()
 	up := map[string]any{"urls": []string{upstream}}
 	maps.Copy(up, more)
-	return testenv.StartNode(t, testenv.NodeConfig{Extra: map[string]any{"files": map[string]any{"files": up}}})
+	return testenv.StartNode(t, testenv.NodeConfig{Race: race, Extra: map[string]any{"files": map[string]any{"files": up}}})
 }
 
 // clientTimeout bounds one run of a client.
@@ -177,7 +178,7 @@ func TestRealClientsDownloadFilesThroughNode(t *testing.T) {
 	for _, client := range downloaders() {
 		t.Run(client.name, func(t *testing.T) {
 			upstream := testenv.StartTap(t, server)
-			node := startFilesNode(t, upstream.URL(), map[string]any{"ttl": "0s", "stale_while_revalidate": "0s"})
+			node := startFilesNode(t, upstream.URL(), true, map[string]any{"ttl": "0s", "stale_while_revalidate": "0s"})
 			url := node.URL() + "/files/" + path
 			gets := func() (n int) {
 				for _, r := range upstream.Requests() {

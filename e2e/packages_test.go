@@ -94,7 +94,7 @@ func TestAptInstallsFromASignedRepositoryThroughNode(t *testing.T) {
 	repository := newDebRepository(t)
 	repository.publish(t, "1.0")
 	upstream := testenv.StartTap(t, startNginx(t, repository.root))
-	node := startFilesNode(t, upstream.URL(), map[string]any{"moving_ttl": "0s"})
+	node := startFilesNode(t, upstream.URL(), true, map[string]any{"moving_ttl": "0s"})
 	want := func(t *testing.T, version string) {
 		t.Helper()
 		if got := repository.aptDownload(t, node.URL()+"/files"); got != version {
@@ -132,7 +132,7 @@ func TestHelmPullsFromAChartRepositoryThroughNode(t *testing.T) {
 	}
 	publish("1.0.0")
 	upstream := testenv.StartTap(t, startNginx(t, root))
-	node := startFilesNode(t, upstream.URL(), map[string]any{"moving_ttl": "0s"})
+	node := startFilesNode(t, upstream.URL(), true, map[string]any{"moving_ttl": "0s"})
 	pull := func(t *testing.T, version string) {
 		t.Helper()
 		dir := t.TempDir()

@@ -157,7 +157,7 @@ func (n *Node) openFilling(ctx context.Context, key nameKey, v *fileVersion, sta
 		v.fill.mu.Unlock()
 		return f, errors.Join(errVersionGone, err)
 	}
-	r := &fillReader{fill: v.fill}
+	r := &fillReader{fill: v.fill, patient: true}
 	size, err := r.ready(ctx)
 	if err == nil {
 		err = r.open(ctx)
@@ -208,6 +208,7 @@ func (n *Node) fileContent(ctx context.Context, d digest.Digest, size int64, cs 
 		if err != nil {
 			return nil, 0, err
 		}
+		r.patient = true
 		cs.Outcome, cs.Stored, cs.Collapsed, cs.Detail = registry.OutcomeMiss, true, joined, ""
 		if !joined {
 			cs.FwdStatus = http.StatusOK

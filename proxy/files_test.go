@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -97,6 +98,34 @@ func TestFiftyClientsOfAColdFileAreOneRequest(t *testing.T) {
 	early.wantBytes(t, 206, f.body[:100])
 	close(gate)
 	clients.Wait()
+	up.wantLog(t, "GET /a")
+}
+
+func TestRangesOfAColdFileAreTakenFromItsOneDownload(t *testing.T) {
+	up, g := newFileServer(t), newGate()
+	f := up.file("/a", 32*mib, 1)
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		if r.Header.Get("Range") != "" {
+			return false
+		}
+		f.describe(w.Header())
+		g.hold(w, r, f.body, mib)
+		return true
+	})
+	n := startFiles(t, t.TempDir(), []string{up.URL}, withFiles(func(c *FileUpstreamConfig) { c.StallTimeout = time.Minute }))
+	var pieces sync.WaitGroup
+	for i := range 8 { // as aria2 does
+		first, last := i*4*mib, i*4*mib+3*mib-1
+		pieces.Go(func() {
+			got := n.get(t, "/up/a", "Range", fmt.Sprintf("bytes=%d-%d", first, last))
+			if got.err != nil || !bytes.Equal(got.body, f.body[first:last+1]) {
+				t.Errorf("piece %d: %d bytes, %v", i, len(got.body), got.err)
+			}
+		})
+	}
+	n.get(t, "/up/a", "Range", "bytes=0-99").wantBytes(t, 206, f.body[:100])
+	g.open()
+	pieces.Wait()
 	up.wantLog(t, "GET /a")
 }
 

@@ -12,6 +12,7 @@ import (
 // fillReader is one request's view of a fill. It implements registry.Content.
 type fillReader struct {
 	fill       *fill
+	patient    bool // fetches no range beside the fill
 	sent       bool // some bytes of this generation went to the client
 	next       int64
 	fromStart  bool // the client was sent everything from byte 0 to next
@@ -125,9 +126,10 @@ const (
 
 // farAhead reports a small range that the fill will not reach for a while.
 // Clients that mount images without fetching them ask for such, and check what
-// they get.
+// they get. Programs that download files in pieces ask for such too, and for all
+// of them: their readers are patient.
 func (r *fillReader) farAhead(offset, length int64) bool {
-	if length <= 0 || length > maxAhead || r.direct != nil || !r.fill.goal.seekable() {
+	if length <= 0 || length > maxAhead || r.direct != nil || r.patient {
 		return false
 	}
 	r.fill.mu.Lock()

@@ -30,8 +30,8 @@ type goal interface {
 	// verifiers check bytes that are read from the start without a spool; none
 	// when there is nothing to check them by.
 	verifiers() []digest.Verifier
-	// seekable reports that sources can go on at any byte of the same content:
-	// after a break, or for a range that is fetched by itself.
+	// seekable reports that sources can go on at any byte of the same content,
+	// now or later: what is spooled is worth keeping.
 	seekable() bool
 }
 
