@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,4 +102,35 @@ func FuzzScrubState(f *testing.F) {
 			t.Errorf("%q comes back as %+v, %v", text, back, err)
 		}
 	})
+}
+
+func TestBlobStoredAgainWhileItWasScrubbedIsPutBack(t *testing.T) {
+	store := scrubbing(t, 1).dir
+	d := digest.FromString("blob 0")
+	path := store.blobFile(d)
+	read, err := os.Open(path) // as ScrubDir has it open
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	info, err := read.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Delete(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Put(t.Context(), d, 6, strings.NewReader("blob 0")); err != nil {
+		t.Fatal(err)
+	}
+	s := dirScrub{root: store.path, aside: quarantineFor(store.path), cfg: ScrubDirConfig{Found: func(f ScrubFinding) { t.Errorf("found %+v", f) }}}
+	if err := s.putAside(d, path, info, ErrDigestMismatch); err != nil || s.report.Rotten != 0 {
+		t.Errorf("%v, %+v", err, s.report)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "blob 0" {
+		t.Errorf("the new blob: %q, %v", b, err)
+	}
+	if held, err := s.aside.held(); err != nil || len(held) != 0 {
+		t.Errorf("put aside: %v, %v", held, err)
+	}
 }
