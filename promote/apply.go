@@ -130,7 +130,7 @@ func (a *Applier) do(ctx context.Context, j *job, done func(*Item, string, error
 	if first.Kind == ledger.Image && j.destination != "" && first.Action != Delete {
 		err := a.image(ctx, j)
 		for _, i := range j.items {
-			if i.Action == Create || i.Action == Move {
+			if i.Action.copies() {
 				done(i, j.destination, err)
 			} else {
 				done(i, j.destination, nil) // only the ledger has to learn of it
@@ -145,7 +145,7 @@ func (a *Applier) do(ctx context.Context, j *job, done func(*Item, string, error
 			err = a.remove(ctx, i, j.destination)
 		case Create, Move:
 			err = a.file(ctx, i, j.destination)
-		case Adopt, Revoke, Unrevoke: // only the ledger has to learn of it
+		case Adopt, Attach, Revoke, Unrevoke: // only the ledger has to learn of it
 		}
 		done(i, j.destination, err)
 	}
@@ -156,7 +156,7 @@ func (a *Applier) image(ctx context.Context, j *job) error {
 	var what transfer.Copy
 	trusted := false
 	for _, i := range j.items {
-		if i.Action != Create && i.Action != Move {
+		if !i.Action.copies() {
 			continue
 		}
 		to, err := i.repository(j.destination)

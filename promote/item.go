@@ -21,6 +21,10 @@ const (
 	// Adopt records a name that is right already, by somebody else's hand or
 	// an interrupted apply: nothing is copied.
 	Adopt Action = "adopt"
+	// Attach brings what is about an image that is there already: signatures,
+	// attestations and other referrers that staging was given since. No name
+	// changes, and the ledger has nothing to record.
+	Attach Action = "attach"
 	// Delete removes a name.
 	Delete Action = "delete"
 	// Revoke forbids caches to serve content, under whatever name.
@@ -28,6 +32,9 @@ const (
 	// Unrevoke allows it again.
 	Unrevoke Action = "unrevoke"
 )
+
+// copies says whether an action brings content.
+func (a Action) copies() bool { return a == Create || a == Move || a == Attach }
 
 // Obstacle is why an item cannot be done. The zero value is none.
 type Obstacle string

@@ -24,6 +24,10 @@ type Planner struct {
 	MaxDeletes int
 	// Concurrency is how many items are looked at in parallel; 0 means 16.
 	Concurrency int
+	// Attachments says of which projects also the images that are as they should
+	// be are compared with staging, for what is attached to them; nil is none.
+	// It costs some requests for each image.
+	Attachments func(project string) bool
 	// NoLedger says that nothing is recorded, so that a name that is right
 	// already is no change.
 	NoLedger bool
@@ -40,6 +44,9 @@ func (p *Planner) Plan(ctx context.Context, tree *config.Tree, state *ledger.Sta
 	for _, project := range tree.Projects {
 		items := diff.project(project)
 		plan.Unchanged += countNames(project)
+		if p.Attachments != nil && p.Attachments(project.Name) {
+			items = append(items, diff.attachable(project, items)...)
+		}
 		guesses = append(guesses, items...)
 		c.projects[key(project.Name, kindOf(project))] = project
 	}
@@ -172,6 +179,8 @@ func (c *confirmer) confirm(ctx context.Context, guess *Item) []*Item {
 			}
 		}
 		return items
+	case Attach:
+		return c.unattached(ctx, guess)
 	default:
 		return []*Item{guess}
 	}

@@ -19,6 +19,8 @@ func (i *Item) sign() string {
 		return "~"
 	case Adopt:
 		return "="
+	case Attach:
+		return "*"
 	case Delete:
 		return "-"
 	case Revoke, Unrevoke:
@@ -79,6 +81,7 @@ func (p *Plan) Summary() string {
 	add(counts[Create], "to create")
 	add(counts[Move], "to move")
 	add(counts[Adopt], "to adopt")
+	add(counts[Attach], "to attach something to")
 	add(counts[Delete], "to delete")
 	add(counts[Revoke], "to revoke")
 	add(counts[Unrevoke], "to allow again")

@@ -27,6 +27,10 @@ func (a *Applier) record(ctx context.Context, since uint64, results []Result) ([
 				settled = append(settled, result)
 				continue
 			}
+			if result.Item.Action == Attach {
+				settled = append(settled, result)
+				continue
+			}
 			var mine []string
 			for _, destination := range result.Done {
 				newest, known := s.Lookup(destination, result.Item.Name)

@@ -54,7 +54,7 @@ func (r *Report) Print(w io.Writer) error {
 		action Action
 		done   string
 	}{
-		{Create, "created"}, {Move, "moved"}, {Adopt, "adopted"}, {Delete, "deleted"}, {Revoke, "revoked"}, {Unrevoke, "allowed again"},
+		{Create, "created"}, {Move, "moved"}, {Adopt, "adopted"}, {Attach, "attached to"}, {Delete, "deleted"}, {Revoke, "revoked"}, {Unrevoke, "allowed again"},
 	} {
 		if n := counts[action.action]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, action.done))

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +51,7 @@ type promotion struct {
 	concurrency int
 	rate        float64
 	tokenHosts  []string
+	attachments []string
 
 	changes bool // the ledger is going to be written
 
@@ -88,6 +91,8 @@ func (p *promotion) check(cmd *cobra.Command, _ []string) error {
 		return errors.New("--ledger-key goes with --ledger, which is missing")
 	case cmd.Flags().Lookup("concurrency") != nil && p.concurrency < 1:
 		return errors.New("--concurrency must be at least 1")
+	case slices.ContainsFunc(p.attachments, badPattern):
+		return fmt.Errorf("--attachments %q: want the name of a project, or a pattern such as * or staging-*", p.attachments)
 	case p.maxDeletes < 0 || p.rate < 0:
 		return errors.New("--max-deletes and --rate must not be negative")
 	}
@@ -153,7 +158,27 @@ func (p *promotion) state() *ledger.State {
 }
 
 func (p *promotion) planner() *promote.Planner {
-	return &promote.Planner{Client: p.client, MaxDeletes: p.maxDeletes, Concurrency: p.concurrency, NoLedger: p.log == nil}
+	return &promote.Planner{
+		Client: p.client, MaxDeletes: p.maxDeletes, Concurrency: p.concurrency, NoLedger: p.log == nil,
+		Attachments: func(project string) bool {
+			return slices.ContainsFunc(p.attachments, func(pattern string) bool {
+				ok, err := path.Match(pattern, project)
+				return ok && err == nil
+			})
+		},
+	}
+}
+
+// attachmentsFlag is of the commands that compare the configuration with
+// production.
+func (p *promotion) attachmentsFlag(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&p.attachments, "attachments", nil,
+		"look also for signatures and other referrers that the images of `PROJECT`, a name or a pattern, were given after they were promoted; may be repeated")
+}
+
+func badPattern(pattern string) bool {
+	_, err := path.Match(pattern, "")
+	return pattern == "" || err != nil
 }
 
 // read reads the configuration.
@@ -236,6 +261,7 @@ when something is wrong, lost or in conflict, and 2 for wrong usage.`,
 	p.ledgerFlags(cmd)
 	p.outputFlag(cmd)
 	p.workFlags(cmd)
+	p.attachmentsFlag(cmd)
 	cmd.Flags().BoolVar(&p.strict, "strict", false, "fail on any problem of the configuration, instead of setting the entry aside")
 	cmd.Flags().BoolVar(&offline, "offline", false, "check the configuration only, without any network")
 	return cmd
@@ -314,6 +340,7 @@ something was left, and 2 for wrong usage.`,
 	p.ledgerFlags(cmd)
 	p.outputFlag(cmd)
 	p.workFlags(cmd)
+	p.attachmentsFlag(cmd)
 	cmd.Flags().BoolVar(&p.strict, "strict", false, "do nothing if the configuration has any problem")
 	return cmd
 }

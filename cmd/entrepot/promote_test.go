@@ -266,6 +266,7 @@ func TestWrongUsageOfPromotionIsToldWithStatus2(t *testing.T) {
 		"promote apply":                        "requires at least 1 arg(s), only received 0",
 		"promote apply" + ledger + " " + app:   "--ledger needs --ledger-key with the private key that signs it",
 
+		"promote plan --attachments [ " + app:                           `--attachments ["["]: want the name of a project, or a pattern such as * or staging-*`,
 		"promote apply --ledger https://x/ledger --ledger-key k " + app: "--ledger is read-only over HTTP: to change it, give it as file://DIR or s3://BUCKET/PREFIX",
 		"promote rollback" + ledger + " --to 1":                         "--ledger needs --ledger-key with the private key that signs it",
 		"promote rollback --to 1":                                       "rollback needs --ledger, --ledger-key and --to",

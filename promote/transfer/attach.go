@@ -61,8 +61,7 @@ func (j *copying) about(ctx context.Context, subject ocispec.Descriptor) ([]ocis
 	if err != nil {
 		return nil, err
 	}
-	// Signatures, attestations and bills of materials: "sha256-<hex>.sig".
-	for _, suffix := range [...]string{".sig", ".att", ".sbom"} {
+	for _, suffix := range cosignSuffixes() {
 		more, err := j.cosignTag(ctx, subject, fallbackTag(subject.Digest)+suffix)
 		if err != nil {
 			return nil, err
