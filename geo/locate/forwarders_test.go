@@ -48,6 +48,15 @@ func TestClientIsTheFirstUntrustedHopFromTheRight(t *testing.T) {
 	}
 }
 
+func TestHeaderLinesAreWalkedFromTheLast(t *testing.T) {
+	f := NewForwarders([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
+	r := &http.Request{RemoteAddr: "10.0.0.1:9", Header: http.Header{"X-Forwarded-For": {"192.0.2.66", "198.51.100.7", "10.1.1.1"}}}
+	got, trusted, err := f.Client(r)
+	if err != nil || !trusted || got.String() != "198.51.100.7" {
+		t.Fatalf("got %v, %v, %v, want 198.51.100.7 from a trusted peer", got, trusted, err)
+	}
+}
+
 func FuzzHop(f *testing.F) {
 	for _, s := range []string{"192.0.2.1", `"[2001:db8::1]:80"`, "[::1]", `"`, "[", "fe80::1%eth0"} {
 		f.Add(s)

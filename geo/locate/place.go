@@ -22,7 +22,8 @@ var (
 // Source is what said where an address is. The zero value is [Unknown].
 type Source uint8
 
-// Sources, in the order of the numbers the least telling first.
+// Sources, the least telling first. A place takes the most telling that knows
+// its address. City and country databases carry DB because Country is a type.
 const (
 	Unknown Source = iota
 	CountryDB
