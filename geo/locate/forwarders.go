@@ -39,11 +39,11 @@ func (f *Forwarders) Client(r *http.Request) (addr netip.Addr, trusted bool, err
 	}
 	plain, err := f.walk(addr, r.Header.Values("X-Forwarded-For"), func(s string) (string, error) { return s, nil })
 	if err != nil {
-		return netip.Addr{}, true, fmt.Errorf("X-Forwarded-For: %w", err)
+		return netip.Addr{}, true, fmt.Errorf("reading X-Forwarded-For: %w", err)
 	}
 	standard, err := f.walk(addr, r.Header.Values("Forwarded"), forParameter)
 	if err != nil {
-		return netip.Addr{}, true, fmt.Errorf("Forwarded: %w", err)
+		return netip.Addr{}, true, fmt.Errorf("reading Forwarded: %w", err)
 	}
 	switch {
 	case len(r.Header.Values("Forwarded")) == 0:
