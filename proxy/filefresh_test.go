@@ -81,22 +81,39 @@ func TestFileIsRevalidatedWithItsValidatorsAndFetchedWhenItChanged(t *testing.T)
 	}
 }
 
-func TestServerThatKnowsNoHEADIsAskedWithGET(t *testing.T) {
+func TestServerThatRefusesHEADIsAskedWithGET(t *testing.T) {
+	for _, refusal := range []int{http.StatusMethodNotAllowed, http.StatusForbidden, http.StatusNotFound} {
+		up := newFileServer(t)
+		f := up.file("/a", 1000, 1, "Cache-Control", "no-cache")
+		up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			if r.Method == http.MethodHead {
+				w.WriteHeader(refusal)
+				return true
+			}
+			return false
+		})
+		n := startFiles(t, t.TempDir(), []string{up.URL})
+		for range 2 {
+			n.get(t, "/up/a").wantBytes(t, 200, f.body)
+			n.settled(t, "a")
+		}
+		up.wantLog(t, "GET /a", "HEAD /a", `GET /a If-None-Match:"v1"`)
+	}
+}
+
+func TestFileThatIsGoneUpstreamIsGoneHere(t *testing.T) {
 	up := newFileServer(t)
 	f := up.file("/a", 1000, 1, "Cache-Control", "no-cache")
-	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
-		if r.Method == http.MethodHead {
-			w.WriteHeader(http.StatusMethodNotAllowed)
-			return true
-		}
-		return false
-	})
 	n := startFiles(t, t.TempDir(), []string{up.URL})
+	n.get(t, "/up/a").wantBytes(t, 200, f.body)
+	n.settled(t, "a")
+	up.put("/a", hosted{})
 	for range 2 {
-		n.get(t, "/up/a").wantBytes(t, 200, f.body)
-		n.settled(t, "a")
+		if g := n.get(t, "/up/a"); g.status != 404 {
+			t.Errorf("got %v; want 404", g)
+		}
 	}
-	up.wantLog(t, "GET /a", "HEAD /a", `GET /a If-None-Match:"v1"`)
+	up.wantLog(t, "GET /a", "HEAD /a", "GET /a")
 }
 
 func TestFileWithoutValidatorsIsFetchedAnewWhenItIsNotFresh(t *testing.T) {

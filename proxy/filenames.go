@@ -124,8 +124,9 @@ func (n *Node) checkFile(ctx context.Context, key nameKey, old *fileVersion, kno
 }
 
 // revalidate asks whether a version is still the newest, and returns nil when it
-// is not. It asks with HEAD, which does not wait behind transfers, and with GET
-// where upstream does not know that.
+// is not. It asks with HEAD, of which upstream sends no content, and with GET where
+// that is refused: not every server knows HEAD, and where it redirects to may be
+// signed for GET only.
 func (n *Node) revalidate(ctx context.Context, key nameKey, old *fileVersion) (*fileVersion, error) {
 	header := make(http.Header)
 	if tag := old.meta.etag(); tag != "" {
@@ -136,7 +137,7 @@ func (n *Node) revalidate(ctx context.Context, key nameKey, old *fileVersion) (*
 	}
 	req := &upstream.Request{Method: http.MethodHead, Path: key.repo, Query: key.ref, Header: header, Small: true}
 	resp, err := key.up.client.Do(ctx, req)
-	if ue, ok := errors.AsType[*upstream.Error](err); ok && ue.Kind == upstream.Invalid && ue.Status >= 400 {
+	if ue, ok := errors.AsType[*upstream.Error](err); ok && (isRefusal(err) || ue.Kind == upstream.Invalid && ue.Status >= http.StatusBadRequest) {
 		req.Method = http.MethodGet
 		resp, err = key.up.client.Do(ctx, req)
 	}
