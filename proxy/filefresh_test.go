@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -197,6 +198,41 @@ func TestStaleFileIsAnsweredAtOnceWhileItIsChecked(t *testing.T) {
 		n.get(t, "/up/a")
 	}
 	n.get(t, "/up/a").wantBytes(t, 200, changed.body)
+}
+
+func TestCheckThatEndsAfterTheFillLosesNothing(t *testing.T) {
+	up, g := newFileServer(t), newGate()
+	f := up.file("/a", 2*mib, 1, "Cache-Control", "no-cache")
+	checking, checked := make(chan struct{}), make(chan struct{})
+	up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+		switch {
+		case r.Method == http.MethodHead:
+			close(checking)
+			<-checked
+			return false
+		case n == 1:
+			f.describe(w.Header())
+			g.hold(w, r, f.body, mib)
+			return true
+		}
+		return false
+	})
+	n := startFiles(t, t.TempDir(), []string{up.URL}, withFiles(patientFiles))
+	first := n.open(t, "/up/a")
+	defer first.Body.Close()
+	second := make(chan got)
+	go func() { second <- n.get(t, "/up/a") }() // which has the version checked
+	<-checking
+	g.open()
+	if _, err := io.Copy(io.Discard, first.Body); err != nil {
+		t.Fatal(err)
+	}
+	n.settled(t, "a") // it has arrived
+	close(checked)
+	(<-second).wantBytes(t, 200, f.body)
+	if v := n.settled(t, "a"); v == nil || v.digest != digest.FromBytes(f.body) {
+		t.Errorf("the name leads to %+v", v)
+	}
 }
 
 func TestNewVersionThatCannotBeFetchedLeavesTheOldOne(t *testing.T) {

@@ -203,7 +203,15 @@ func (n *Node) fetchFile(ctx context.Context, key nameKey, old *fileVersion) (*f
 // waited for by requests, which keep its fill going; one that takes the place of
 // another is fetched to its end in any case.
 func (n *Node) fileSettled(key nameKey, v *fileVersion) {
-	if v.reader == nil {
+	switch {
+	case v.digest != "":
+		return
+	case v.reader == nil: // one that a check found to be the newest still
+		select {
+		case <-v.fill.finished: // while it did: who waited for that saw the one before
+			n.fileArrived(key, v)
+		default:
+		}
 		return
 	}
 	watched := n.spawn(func(ctx context.Context) {
@@ -247,11 +255,11 @@ func (n *Node) fileArrived(key nameKey, v *fileVersion) {
 		now = v
 	}
 	if now.transient { // not to be kept; who reads it reads on
-		n.files.change(key, is, nil, false, time.Time{}, nil)
 		n.memory.Remove(sum)
 		if err := ignoreAbsent(n.local.Delete(context.Background(), sum)); err != nil {
 			n.log.Error("removing a file that upstream does not want kept", "content", f.goal.String(), "error", err)
 		}
+		n.files.change(key, is, nil, false, time.Time{}, nil)
 		return
 	}
 	arrived := newFileVersion(now.meta.sized(size), sum, size)
