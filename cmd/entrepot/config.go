@@ -153,6 +153,7 @@ type UpstreamConfig struct {
 	Password             Secret        `yaml:"password"`
 	DockerConfig         Path          `yaml:"docker_config"`
 	TokenHosts           []string      `yaml:"token_hosts"`
+	RedirectHosts        []string      `yaml:"redirect_hosts"`
 	CA                   Path          `yaml:"ca"`
 	Cert                 Path          `yaml:"cert"`
 	Key                  Path          `yaml:"key"`

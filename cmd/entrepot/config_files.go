@@ -98,11 +98,7 @@ func (c check) fileUpstream(name string, u *FileUpstreamConfig) {
 			c.Problemf(fmt.Sprintf("%s.verify[%d]", path, i), "%s.verify: %q is not known; write headers, .sha256, .sha512 or SHA256SUMS", path, evidence)
 		}
 	}
-	for i, host := range u.RedirectHosts {
-		if !isHost(strings.TrimPrefix(host, "*.")) {
-			c.Problemf(fmt.Sprintf("%s.redirect_hosts[%d]", path, i), "%s.redirect_hosts: %q is not a host; write it without scheme and path, such as cdn.example.org or *.example.org", path, host)
-		}
-	}
+	c.redirectHosts(path, u.RedirectHosts)
 	if u.MaxTTL > 0 && u.MinTTL > u.MaxTTL {
 		c.Problemf(path+".min_ttl", "%s.min_ttl is %v; it must not exceed max_ttl, %v", path, u.MinTTL, u.MaxTTL)
 	}
@@ -120,4 +116,13 @@ func (c check) fileUpstream(name string, u *FileUpstreamConfig) {
 	}
 	c.positive(path+".max_concurrent", u.MaxConcurrent)
 	c.timeouts(path, u.ConnectTimeout, u.ResponseTimeout, u.StallTimeout)
+}
+
+// redirectHosts checks the hosts that an upstream may redirect to.
+func (c check) redirectHosts(path string, hosts []string) {
+	for i, host := range hosts {
+		if !isHost(strings.TrimPrefix(host, "*.")) {
+			c.Problemf(fmt.Sprintf("%s.redirect_hosts[%d]", path, i), "%s.redirect_hosts: %q is not a host; write it without scheme and path, such as cdn.example.org or *.example.org", path, host)
+		}
+	}
 }

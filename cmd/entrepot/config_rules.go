@@ -286,6 +286,7 @@ func (c check) upstream(name string, u *UpstreamConfig) {
 		c.Problemf(path+".urls", "%s.urls is empty; write at least one URL, or remove the key for https://%s", path, name)
 	}
 	u.fillIn(name)
+	c.redirectHosts(path, u.RedirectHosts)
 	for i, host := range u.TokenHosts {
 		if !isHost(host) {
 			c.Problemf(fmt.Sprintf("%s.token_hosts[%d]", path, i), "%s.token_hosts: %q is not a host; write it without scheme and path, such as auth.example.org", path, host)

@@ -34,7 +34,7 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
 		"misspelt key": {
 			"node:\n  store: {dir: data}\n  upstreams:\n    docker.io:\n      tag_tll: 5m",
-			`config.yaml:5: unknown key "tag_tll" in node.upstreams.docker.io; did you mean "tag_ttl"? known keys: urls, tag_ttl, stale_while_revalidate, max_stale, negative_ttl, username, password, docker_config, token_hosts, ca, cert, key, max_concurrent, bandwidth, connect_timeout, response_timeout, stall_timeout, ledger`,
+			`config.yaml:5: unknown key "tag_tll" in node.upstreams.docker.io; did you mean "tag_ttl"? known keys: urls, tag_ttl, stale_while_revalidate, max_stale, negative_ttl, username, password, docker_config, token_hosts, redirect_hosts, ca, cert, key, max_concurrent, bandwidth, connect_timeout, response_timeout, stall_timeout, ledger`,
 		},
 		"misspelt role":        {"nod:\n  listen: :1", `config.yaml:1: unknown key "nod" in the file; did you mean "node"? known keys: log, admin, node, origin`},
 		"origin without store": {node + "origin:\n  listen: :5001", `config.yaml:5: origin.store needs dir (a directory) or s3 (a bucket)`},

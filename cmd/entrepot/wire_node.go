@@ -199,6 +199,7 @@ func upstreamOf(name string, u UpstreamConfig, log *slog.Logger, build buildVers
 			Password:        string(u.Password),
 			DockerConfig:    string(u.DockerConfig),
 			TokenHosts:      u.TokenHosts,
+			RedirectHosts:   u.RedirectHosts,
 			CAFile:          string(u.CA),
 			CertFile:        string(u.Cert),
 			KeyFile:         string(u.Key),

@@ -3,7 +3,9 @@ package upstream
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -151,4 +153,55 @@ func TestRedirectToAnAddressLocalToTheNodeIsRefused(t *testing.T) {
 		})
 	}
 	inside.asked(t, 0)
+}
+
+func TestRedirectIntoAPrivateNetworkIsRefusedUnlessUpstreamIsInOne(t *testing.T) {
+	for address, want := range map[string]place{
+		"10.1.2.3": private, "172.16.0.1": private, "192.168.1.1": private, "100.64.0.1": private, "fd00::1": private, "::ffff:10.0.0.1": private,
+		"172.32.0.1": public, "100.128.0.1": public, "8.8.8.8": public, "2600::1": public,
+		"127.0.0.2": loopback, "::1": loopback, "169.254.169.254": nowhere, "fe80::1": nowhere, "0.0.0.0": nowhere, "::": nowhere, "224.0.0.1": nowhere,
+	} {
+		if got := placeOf(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s is in place %d, want %d", address, got, want)
+		}
+	}
+	rule, err := newRedirectRule(&Config{RedirectHosts: []string{"*.inside.example.org"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDialer(net.Dialer{}, []string{"auth.example.org"}, rule)
+	for address, want := range map[string]bool{
+		"blobs.inside.example.org:443": true, "Blobs.inside.example.org:80": true, "auth.example.org:443": true,
+		"blobs.inside.example.org:8443": false, "inside.example.org:443": false, "example.org:443": false,
+	} {
+		if got := d.isNamed(address); got != want {
+			t.Errorf("%s is named by the configuration: %t, want %t", address, got, want)
+		}
+	}
+	other := func(address string) error { return d.other.ControlContext(t.Context(), "tcp", address, nil) }
+	own := func(address string) {
+		if err := d.own.ControlContext(t.Context(), "tcp", address, nil); err != nil {
+			t.Errorf("upstream itself is refused at %s: %v", address, err)
+		}
+	}
+	own("93.184.216.34:443")
+	if err := other("10.0.0.7:80"); err == nil || !strings.Contains(err.Error(), "private network") {
+		t.Errorf("a public upstream may redirect to 10.0.0.7: %v", err)
+	}
+	own("192.168.1.5:5000")
+	if err := other("10.0.0.7:80"); err != nil {
+		t.Errorf("a private upstream may not redirect to a private address: %v", err)
+	}
+	for _, address := range []string{"127.0.0.1:80", "[::1]:80", "169.254.169.254:80"} {
+		if err := other(address); err == nil {
+			t.Errorf("a private upstream may redirect to %s", address)
+		}
+	}
+	own("127.0.0.1:5000")
+	if err := other("127.0.0.1:80"); err != nil {
+		t.Errorf("an upstream on this machine may not redirect to it: %v", err)
+	}
+	if err := other("169.254.169.254:80"); err == nil {
+		t.Error("an upstream on this machine may redirect to its cloud's metadata")
+	}
 }

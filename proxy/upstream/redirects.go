@@ -35,9 +35,12 @@ func newRedirectRule(cfg *Config, bases []*url.URL) (*redirectRule, error) {
 	return rule, nil
 }
 
-func (r *redirectRule) allows(u *url.URL) bool {
+func (r *redirectRule) allows(u *url.URL) bool { return r.any || r.lists(u) }
+
+// lists says whether the configuration names the host.
+func (r *redirectRule) lists(u *url.URL) bool {
 	host := bareHost(u)
-	if r.any || r.hosts[host] {
+	if r.hosts[host] {
 		return true
 	}
 	for _, d := range r.domains {

@@ -8,12 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
-	"strings"
-	"sync"
-	"syscall"
 	"time"
 )
 
@@ -25,7 +21,7 @@ type transports struct {
 	ownHosts    map[string]bool // host:port of the URLs
 }
 
-func newTransports(cfg *Config, bases []*url.URL) (*transports, error) {
+func newTransports(cfg *Config, bases []*url.URL, redirects *redirectRule) (*transports, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.CAFile != "" {
 		pem, err := os.ReadFile(cfg.CAFile)
@@ -54,10 +50,9 @@ func newTransports(cfg *Config, bases []*url.URL) (*transports, error) {
 	for _, b := range bases {
 		t.ownHosts[hostPort(b)] = true
 	}
-	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 15 * time.Second}
-	t.own = newTransport(cfg, ownConf, http.ProxyFromEnvironment, dialer.DialContext)
-	guarded := newGuardedDialer(dialer, bases, cfg.TokenHosts)
-	t.others = newTransport(cfg, conf, guarded.proxy, guarded.dial)
+	d := newDialer(net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 15 * time.Second}, cfg.TokenHosts, redirects)
+	t.own = newTransport(cfg, ownConf, d.proxy, d.dialOwn)
+	t.others = newTransport(cfg, conf, d.proxy, d.dialOther)
 	return t, nil
 }
 
@@ -101,64 +96,4 @@ func (t *transports) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *transports) close() {
 	t.own.CloseIdleConnections()
 	t.others.CloseIdleConnections()
-}
-
-// guardedDialer connects to hosts that an answer named, but not to addresses
-// that only this machine or its cloud can reach: an upstream must not make a
-// node ask those for it. The address is judged when it is dialled, so that no
-// name can change its meaning in between.
-type guardedDialer struct {
-	net.Dialer             // refuses such addresses
-	plain      *net.Dialer // for hosts that the configuration names
-	known      map[string]bool
-	proxies    sync.Map // host:port of proxies from the environment
-}
-
-func newGuardedDialer(plain *net.Dialer, bases []*url.URL, tokenHosts []string) *guardedDialer {
-	d := &guardedDialer{Dialer: *plain, plain: plain, known: make(map[string]bool)}
-	for _, h := range tokenHosts {
-		for _, scheme := range []string{"https", "http"} {
-			d.known[hostPort(&url.URL{Scheme: scheme, Host: h})] = true
-		}
-	}
-	// An upstream on this machine may well send to another server on it.
-	loopback := false
-	for _, b := range bases {
-		loopback = loopback || isLoopback(b.Hostname())
-	}
-	d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return fmt.Errorf("dialling %q: %w", address, err)
-		}
-		ip := ap.Addr().Unmap()
-		switch {
-		case ip.IsLoopback() && loopback:
-		case ip.IsLoopback(), ip.IsUnspecified(), ip.IsLinkLocalUnicast(), ip.IsMulticast():
-			return invalidf("upstream named a host whose address %s is local to this machine", ip)
-		}
-		return nil
-	}
-	return d
-}
-
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
-}
-
-// proxy is the environment's, and remembers it as a host that may be dialled.
-func (d *guardedDialer) proxy(req *http.Request) (*url.URL, error) {
-	p, err := http.ProxyFromEnvironment(req)
-	if p != nil {
-		d.proxies.Store(hostPort(p), true)
-	}
-	return p, err
-}
-
-func (d *guardedDialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if _, isProxy := d.proxies.Load(strings.ToLower(address)); isProxy || d.known[strings.ToLower(address)] {
-		return d.plain.DialContext(ctx, network, address)
-	}
-	return d.DialContext(ctx, network, address)
 }

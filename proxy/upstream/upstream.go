@@ -41,7 +41,8 @@ type Config struct {
 	// redirected to the URLs' hosts and RedirectHosts only.
 	Files bool
 	// RedirectHosts are the hosts besides the URLs' own that a file server may
-	// redirect to: host, host:port, or *.domain for all below a domain.
+	// redirect to, and that any upstream may though their addresses are private:
+	// host, host:port, or *.domain for all below a domain.
 	RedirectHosts []string
 
 	// Username and Password are for registries that want them.
@@ -130,11 +131,11 @@ func New(cfg Config) (*Upstream, error) {
 			tokens: newTokenCache(cfg.answerTimeout()), jitter: u.jitter, log: cfg.Logger,
 		})
 	}
-	if err := u.connect(bases); err != nil {
-		return nil, err
-	}
 	var err error
 	if u.redirects, err = newRedirectRule(&cfg, bases); err != nil {
+		return nil, err
+	}
+	if err := u.connect(bases); err != nil {
 		return nil, err
 	}
 	realms, err := newRealmRule(bases, cfg.TokenHosts)
@@ -152,7 +153,7 @@ func New(cfg Config) (*Upstream, error) {
 }
 
 func (u *Upstream) connect(bases []*url.URL) error {
-	network, err := newTransports(&u.cfg, bases)
+	network, err := newTransports(&u.cfg, bases, u.redirects)
 	if err != nil {
 		return err
 	}
