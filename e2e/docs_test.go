@@ -2,8 +2,8 @@ package e2e
 
 import (
 	"bufio"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,14 +11,18 @@ import (
 
 // The threat model is only worth something if the tests it names are there.
 func TestSecurityNamesOnlyTestsThatExist(t *testing.T) {
-	root := ".."
+	module, err := os.OpenRoot("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer module.Close()
 	tests := map[string]bool{}
 	declared := regexp.MustCompile(`^func ((?:Test|Fuzz)\w+)\(`)
-	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+	err = fs.WalkDir(module.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
-		file, err := os.Open(path)
+		file, err := module.Open(path)
 		if err != nil {
 			return err
 		}
@@ -33,7 +37,7 @@ func TestSecurityNamesOnlyTestsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
+	text, err := module.ReadFile("SECURITY.md")
 	if err != nil {
 		t.Fatal(err)
 	}
