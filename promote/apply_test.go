@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,11 +98,18 @@ func TestAProductionThatIsBusyOrFailingForAWhileIsWaitedFor(t *testing.T) {
 			app := testenv.PushReferrers(t, w.staging.host, testenv.PushFile(t, w.staging.host, "staging/else", "rc1", 1<<10))
 			w.list(images{"tool": {a: {"v1", "v2"}}, "else": {app[0].Root.Digest: {"v1"}}})
 			plan := w.plan()
-			// Every third request fails; what is asked again is answered, so that
-			// three attempts are enough.
-			var n atomic.Int32
-			w.prod.misbehave(func(rw http.ResponseWriter, _ *http.Request) bool {
-				if n.Add(1)%3 != 1 || n.Load() > 12 {
+			// Every third thing that is asked fails; asked again, it is answered, so
+			// that three attempts are enough.
+			var mu sync.Mutex
+			asked := map[string]bool{}
+			w.prod.misbehave(func(rw http.ResponseWriter, r *http.Request) bool {
+				mu.Lock()
+				what := r.Method + " " + r.URL.Path
+				known := asked[what]
+				asked[what] = true
+				n := len(asked)
+				mu.Unlock()
+				if known || n%3 != 1 || n > 12 {
 					return false
 				}
 				c.answer(rw)

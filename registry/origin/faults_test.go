@@ -70,6 +70,9 @@ func TestPushThatFailsHalfWayShowsNothingIncomplete(t *testing.T) {
 			if listed && !there {
 				t.Errorf("after %d records, a referrer is listed that is not there", records)
 			}
+			if there && !listed {
+				t.Errorf("after %d records, a referrer is there that is not listed: nobody would push it again", records)
+			}
 			tags, _ := s.tagsOf("a", "")
 			for _, tag := range tags {
 				s.want(http.StatusOK, "", "GET", manifestPath("a", tag), nil)

@@ -113,6 +113,13 @@ func (n *names) readReferrers(ctx context.Context, repository string, d digest.D
 		if err := json.Unmarshal(value, &descriptor); err != nil {
 			return nil, fmt.Errorf("record %s: %w", key, err)
 		}
+		_, err = n.readManifest(ctx, repository, descriptor.Digest)
+		if errors.Is(err, blobstore.ErrNotExist) {
+			continue // its push ended in the middle
+		}
+		if err != nil {
+			return nil, err
+		}
 		list = append(list, descriptor)
 	}
 	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })

@@ -36,8 +36,10 @@ func (o *Origin) PutManifest(ctx context.Context, req *registry.Request, push *r
 	return c.subject, nil
 }
 
-// putManifest stores a manifest: bytes, record, referrer, tags, in this order,
-// so that what can be seen is whole at any time.
+// putManifest stores a manifest: bytes, referrer, record, tags, in this order,
+// so that what can be seen is whole at any time, also when the push ends in the
+// middle: whoever finds a manifest there need not push it again. A referrer whose
+// manifest has no record is not listed.
 func (o *Origin) putManifest(ctx context.Context, repository string, d *ocispec.Descriptor, c *content, push *registry.ManifestPush) error {
 	lock := o.names.lock(repository)
 	// What is refused is not stored first.
@@ -58,16 +60,16 @@ func (o *Origin) putManifest(ctx context.Context, repository string, d *ocispec.
 	if err := o.checkContent(ctx, repository, c); err != nil {
 		return err
 	}
-	record := manifestRecord{MediaType: c.mediaType, Size: d.Size, Subject: c.subject, Pushed: o.now().UTC()}
-	if err := o.names.setManifest(ctx, repository, d.Digest, &record); err != nil {
-		return err
-	}
 	if c.subject != "" {
 		referrer := *d
 		referrer.ArtifactType, referrer.Annotations = c.artifactType, c.annotations
 		if err := o.names.setReferrer(ctx, repository, c.subject, &referrer); err != nil {
 			return err
 		}
+	}
+	record := manifestRecord{MediaType: c.mediaType, Size: d.Size, Subject: c.subject, Pushed: o.now().UTC()}
+	if err := o.names.setManifest(ctx, repository, d.Digest, &record); err != nil {
+		return err
 	}
 	for _, tag := range push.Tags {
 		if err := o.names.setTag(ctx, repository, tag, d.Digest); err != nil {
