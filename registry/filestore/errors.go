@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"entrepot/registry"
+	"entrepot/registry/folder"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -34,6 +35,12 @@ const (
 	codeDenied         = "DENIED"
 	codeNoSpace        = "NO_SPACE"
 	codeInternal       = "UNKNOWN"
+)
+
+// The media types of errors.
+const (
+	mediaText = "text/plain"
+	mediaJSON = "application/json"
 )
 
 // problem is an error that the client is told.
@@ -84,7 +91,7 @@ func (x *exchange) fail(err error) {
 	header.Set("Cache-Control", "no-store")
 	header.Add("Vary", "Accept")
 	body, contentType := p.text(), "text/plain; charset=utf-8"
-	if preferred(x.r.Header.Values("Accept"), mediaText, mediaJSON) == mediaJSON {
+	if folder.Preferred(x.r.Header.Values("Accept"), mediaText, mediaJSON) == mediaJSON {
 		body, contentType = p.json(), mediaJSON
 	}
 	header.Set("Content-Type", contentType)

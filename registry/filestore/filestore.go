@@ -10,7 +10,8 @@
 //
 // What is asked:
 //
-//	GET, HEAD /<path>          a file; /<folder>/ lists, as text, JSON or HTML
+//	GET, HEAD /<path>          a file; /<folder>/ lists, and /<folder>/SHA256SUMS
+//	                           has the checksums: see package folder
 //	GET, HEAD /blobs/sha256:…  content by its digest
 //	PUT       /<path>          with Repr-Digest (RFC 9530) or ?digest=sha256:…;
 //	                           ?mount=sha256:… takes what is there and sends nothing;
@@ -27,7 +28,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"html/template"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -113,7 +113,6 @@ type Store struct {
 	store      Backing
 	files      fileOpener // store, where it can open files; else nil
 	names      *names
-	page       *template.Template // of a listing
 	prefix     string
 	authorizer registry.Authorizer
 	listener   Listener
@@ -158,10 +157,6 @@ func New(cfg Config) (*Store, error) {
 		s.now = time.Now
 	}
 	s.names = newNames(cfg.Store, s.log)
-	var err error
-	if s.page, err = newListingPage(); err != nil {
-		return nil, fmt.Errorf("opening the file store: %w", err)
-	}
 	return s, nil
 }
 

@@ -299,7 +299,7 @@ func TestFilesBelowAPrefix(t *testing.T) {
 	s.put("/files/a/b", "x").want(http.StatusCreated).wantHeader("Location: /files/a/b")
 	s.holds("/files/a/b", "x")
 	s.ask(http.MethodGet, "/files/a", "").want(http.StatusTemporaryRedirect).wantHeader("Location: /files/a/")
-	s.ask(http.MethodGet, "/files/", "", "Accept: text/html").want(http.StatusOK, `<title>/files/</title>`, `href="./a/"`)
+	s.ask(http.MethodGet, "/files/", "", "Accept: text/html").want(http.StatusOK, `<title>files.example.org/files/</title>`, `href="./a/"`)
 	for _, path := range []string{"/a/b", "/filesa/b", "/"} {
 		s.ask(http.MethodGet, path, "").want(http.StatusNotFound, "files lie below /files/")
 	}

@@ -1,182 +1,116 @@
 package filestore
 
 import (
-	"bytes"
-	_ "embed"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
-	"html/template"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
-	"time"
+	"sync"
 
-	"github.com/opencontainers/go-digest"
+	"entrepot/registry/folder"
 )
-
-// Bounds of a page of a listing, in entries.
-const (
-	defaultPage = 1000
-	maxPage     = 10000
-)
-
-// Listing is a page of a folder's listing, as JSON.
-type Listing struct {
-	// Path is the folder's, with a slash at its end; "" for the root.
-	Path string `json:"path"`
-	// Entries are in the order of the bytes of their names.
-	Entries []ListingEntry `json:"entries"`
-	// Next is the URL of the next page, relative to this one; "" at the end.
-	Next string `json:"next,omitempty"`
-}
-
-// ListingEntry is a file or a folder.
-type ListingEntry struct {
-	// Name is the last element of its path; a folder's ends in a slash.
-	Name string `json:"name"`
-	// SHA256 is a file's, in hexadecimal. The rest is of files only.
-	SHA256      string    `json:"sha256,omitempty"`
-	Size        int64     `json:"size"`                  // bytes; 0 of a folder
-	Modified    time.Time `json:"modified,omitzero"`     // when the name was last set, in UTC
-	ContentType string    `json:"contentType,omitempty"` // as it is sent
-}
-
-// Folder says whether the entry is a folder.
-func (e *ListingEntry) Folder() bool { return strings.HasSuffix(e.Name, "/") }
 
 // list answers GET and HEAD of a folder.
 func (x *exchange) list(p Path) error {
-	after, limit, err := pageQuery(x.r.URL.RawQuery)
-	if err != nil {
-		return problemf(http.StatusBadRequest, codeRequestInvalid, "the query: %w", err)
-	}
-	items, next, err := x.names.page(x.r.Context(), p, after, limit)
-	if errors.Is(err, errNoFile) {
+	d, err := folder.List(x.r.Context(), x.names, x.folderRequest(p))
+	if errors.Is(err, folder.ErrNotExist) {
 		if _, err := x.names.file(x.r.Context(), p); err == nil {
 			return problemf(http.StatusNotFound, codeUnknown, "%s is a file: want its name without a slash at the end", p)
 		}
 		return problemf(http.StatusNotFound, codeUnknown, "there is no folder %s/", p)
 	}
+	return x.serveDocument(d, err)
+}
+
+// sums answers GET and HEAD of the checksums of a folder, where nobody put a
+// file of that name.
+func (x *exchange) sums(p Path) error {
+	d, err := folder.Sums(x.r.Context(), x.names, x.folderRequest(p))
+	if errors.Is(err, folder.ErrNotExist) {
+		return problemf(http.StatusNotFound, codeUnknown, "%w", err)
+	}
+	return x.serveDocument(d, err)
+}
+
+func (x *exchange) folderRequest(p Path) *folder.Request {
+	return &folder.Request{
+		Root: folder.RootURL(x.r, x.prefix+"/"), Path: string(p), Query: x.r.URL.RawQuery, Accept: x.r.Header.Values("Accept"),
+	}
+}
+
+// serveDocument sends what was made of a folder, or says why it was not.
+func (x *exchange) serveDocument(d *folder.Document, err error) error {
+	if errors.Is(err, folder.ErrRequest) {
+		return problemf(http.StatusBadRequest, codeRequestInvalid, "%w", err)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("listing: %w", err)
 	}
-	listing := newListing(p, items)
-	header := x.w.Header()
-	if next != "" {
-		listing.Next = "?" + url.Values{"last": {next}, "n": {strconv.Itoa(limit)}}.Encode()
-		header.Set("Link", "<"+listing.Next+`>; rel="next"`) // RFC 8288
-	}
-	body, contentType, err := x.render(listing)
-	if err != nil {
-		return fmt.Errorf("listing %s/: %w", p, err)
-	}
-	header.Set("Content-Type", contentType)
-	header.Set("Cache-Control", cacheRevalidate)
-	header.Set("Vary", "Accept")
-	header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	header.Set("Etag", entityTag(digest.FromBytes(body)))
-	http.ServeContent(x.w, x.r, "", time.Time{}, bytes.NewReader(body))
+	d.ServeHTTP(x.w, x.r)
 	return nil
 }
 
-// pageQuery reads ?n= and ?last=. Other parameters may be a proxy's.
-func pageQuery(query string) (after string, limit int, err error) {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return "", 0, err
+// readAtOnce is how many records one listing reads at a time.
+const readAtOnce = 16
+
+// List implements [folder.Lister].
+func (n *names) List(ctx context.Context, path, after string, limit int) (entries []folder.Entry, next string, err error) {
+	if err := n.load(ctx); err != nil {
+		return nil, "", err
 	}
-	limit = defaultPage
-	if n := values.Get("n"); n != "" {
-		limit, err = strconv.Atoi(n)
-		if err != nil || limit < 1 {
-			return "", 0, fmt.Errorf("n is %.40q: want how many entries to list, 1 to %d", n, maxPage)
+	items, next, ok := n.page(path, after, limit)
+	if !ok {
+		return nil, "", fmt.Errorf("%s/ %w", path, folder.ErrNotExist)
+	}
+	if err := n.readFiles(ctx, Path(path), items); err != nil {
+		return nil, "", err
+	}
+	entries = make([]folder.Entry, 0, len(items))
+	for i := range items {
+		item := &items[i]
+		switch f := item.Value; {
+		case f != nil:
+			entries = append(entries, folder.Entry{
+				Name: item.Name, SHA256: f.Digest.Encoded(), Size: f.Size, Modified: f.Modified.UTC(),
+				ContentType: contentType(f, Path(item.Name)),
+			})
+		case strings.HasSuffix(item.Name, "/"):
+			entries = append(entries, folder.Entry{Name: item.Name})
+		default: // it was deleted meanwhile
 		}
-		limit = min(limit, maxPage)
 	}
-	return strings.TrimSuffix(values.Get("last"), "/"), limit, nil
+	return entries, next, nil
 }
 
-func newListing(p Path, items []item) *Listing {
-	l := &Listing{Entries: make([]ListingEntry, len(items))}
-	if p != "" {
-		l.Path = string(p) + "/"
-	}
-	for i, item := range items {
-		e := &l.Entries[i]
-		e.Name = item.name
-		if item.folder {
-			e.Name += "/"
+// page is a page of the tree.
+func (n *names) page(path, after string, limit int) (items []folder.Item[*file], next string, ok bool) {
+	n.mu.Lock() // the tree may sort
+	defer n.mu.Unlock()
+	return n.root.Page(path, after, limit)
+}
+
+// readFiles reads what the files among the items of a folder are that were not
+// read before. Those that are gone stay nil.
+func (n *names) readFiles(ctx context.Context, p Path, items []folder.Item[*file]) error {
+	var reading sync.WaitGroup
+	slots := make(chan struct{}, readAtOnce)
+	errs := make([]error, len(items))
+	for i := range items {
+		if items[i].Value != nil || strings.HasSuffix(items[i].Name, "/") {
 			continue
 		}
-		e.SHA256, e.Size, e.Modified = item.file.Digest.Encoded(), item.file.Size, item.file.Modified.UTC()
-		e.ContentType = contentType(item.file, p.child(item.name))
+		slots <- struct{}{}
+		reading.Go(func() {
+			defer func() { <-slots }()
+			items[i].Value, errs[i] = n.file(ctx, p.child(items[i].Name))
+		})
 	}
-	return l
-}
-
-// render makes a listing in the form that the client wants most.
-func (x *exchange) render(l *Listing) (body []byte, contentType string, err error) {
-	switch preferred(x.r.Header.Values("Accept"), mediaText, mediaHTML, mediaJSON) {
-	case mediaJSON:
-		body, err = json.Marshal(l)
-		return append(body, '\n'), mediaJSON, err
-	case mediaHTML:
-		body, err = x.html(l)
-		return body, mediaHTML + "; charset=utf-8", err
-	default:
-		return l.text(), mediaText + "; charset=utf-8", nil
-	}
-}
-
-// noValue stands for what folders do not have.
-const noValue = "-"
-
-// text is a line for each entry: sha256, size in bytes, time, name, separated
-// by tabs, which no name has.
-func (l *Listing) text() []byte {
-	var b bytes.Buffer
-	for i := range l.Entries {
-		e := &l.Entries[i]
-		if e.Folder() {
-			fmt.Fprintf(&b, "%s\t%s\t%s\t%s\n", noValue, noValue, noValue, e.Name)
-			continue
+	reading.Wait()
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, errNoFile) {
+			return err
 		}
-		fmt.Fprintf(&b, "%s\t%d\t%s\t%s\n", e.SHA256, e.Size, e.Modified.Format(time.RFC3339), e.Name)
 	}
-	return b.Bytes()
-}
-
-//go:embed listing.html
-var listingPage string
-
-// newListingPage makes the page that shows listings.
-func newListingPage() (*template.Template, error) {
-	return template.New("listing").Funcs(template.FuncMap{
-		"link": entryLink,
-		"time": func(t time.Time) string { return t.Format(time.RFC3339) },
-	}).Parse(listingPage)
-}
-
-// html is the listing as a page, whose links are relative to the folder.
-func (x *exchange) html(l *Listing) ([]byte, error) {
-	var b bytes.Buffer
-	err := x.page.Execute(&b, struct {
-		*Listing
-		Title string
-		Root  bool
-	}{l, x.prefix + "/" + l.Path, l.Path == ""})
-	return b.Bytes(), err
-}
-
-// entryLink is the URL of an entry, relative to its folder. "./" keeps a colon
-// in a name from making it a scheme.
-func entryLink(name string) string {
-	element, isFolder := strings.CutSuffix(name, "/")
-	link := "./" + url.PathEscape(element)
-	if isFolder {
-		link += "/"
-	}
-	return link
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/registry/folder"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -34,9 +35,9 @@ type names struct {
 	log     *slog.Logger
 	locks   locks
 
-	loading chan struct{} // holds an element while the tree is read
-	mu      sync.RWMutex
-	root    *folder // nil until the tree was read
+	loading chan struct{}       // holds an element while the tree is read
+	mu      sync.RWMutex        // of root
+	root    *folder.Tree[*file] // a file is nil while what it is was not read; the tree is nil until it was
 }
 
 func newNames(records blobstore.Records, log *slog.Logger) *names {
@@ -60,7 +61,7 @@ func (n *names) load(ctx context.Context) error {
 	if n.loaded() {
 		return nil
 	}
-	root := &folder{}
+	root := &folder.Tree[*file]{}
 	for key, err := range n.records.RecordKeys(ctx, fileRecords) {
 		if err != nil {
 			return fmt.Errorf("reading the names of files: %w", err)
@@ -70,7 +71,7 @@ func (n *names) load(ctx context.Context) error {
 			n.log.WarnContext(ctx, "a record of the store is of no file", "key", key)
 			continue
 		}
-		root.set(p, nil)
+		root.Set(string(p), nil)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -122,7 +123,7 @@ func (n *names) readFile(ctx context.Context, p Path) (*file, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.root.set(p, f)
+	n.root.Set(string(p.clone()), f)
 	return f, nil
 }
 
@@ -137,20 +138,14 @@ func found(f *file, p Path) (*file, error) {
 func (n *names) known(p Path) (f *file, known bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	folder, name := p.parent()
-	in := n.root.folder(folder)
-	if in == nil {
-		return nil, false
-	}
-	f, known = in.files[name]
-	return f, known
+	return n.root.Get(string(p))
 }
 
 // isFolder says whether there is a folder. The tree has been read.
 func (n *names) isFolder(p Path) bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.root.folder(p) != nil
+	return n.root.HasFolder(string(p))
 }
 
 // conflict is the file or folder that keeps p from being a file: a folder of
@@ -159,20 +154,15 @@ func (n *names) isFolder(p Path) bool {
 func (n *names) conflict(p Path) Path {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if n.root.folder(p) != nil {
+	if n.root.HasFolder(string(p)) {
 		return p
 	}
-	at := n.root
 	for i := range len(p) {
 		if p[i] != '/' {
 			continue
 		}
-		_, name := p[:i].parent()
-		if _, ok := at.files[name]; ok {
+		if _, ok := n.root.Get(string(p[:i])); ok {
 			return p[:i]
-		}
-		if at = at.folders[name]; at == nil {
-			return ""
 		}
 	}
 	return ""
@@ -191,10 +181,10 @@ func (n *names) set(ctx context.Context, p Path, f *file) error {
 	defer n.mu.Unlock()
 	if err != nil {
 		// Either may be there now: it is read when it is wanted.
-		n.root.set(p, nil)
+		n.root.Set(string(p.clone()), nil)
 		return fmt.Errorf("setting file %s to %s: %w", p, f.Digest, err)
 	}
-	n.root.set(p, f)
+	n.root.Set(string(p.clone()), f)
 	return nil
 }
 
@@ -204,10 +194,10 @@ func (n *names) remove(ctx context.Context, p Path) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err != nil {
-		n.root.set(p, nil)
+		n.root.Set(string(p.clone()), nil)
 		return fmt.Errorf("deleting file %s: %w", p, err)
 	}
-	n.root.remove(p)
+	n.root.Remove(string(p))
 	return nil
 }
 
@@ -215,7 +205,7 @@ func (n *names) remove(ctx context.Context, p Path) error {
 func (n *names) forget(p Path) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.root.remove(p)
+	n.root.Remove(string(p))
 }
 
 // clone copies what is part of a request.

@@ -7,30 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"entrepot/registry/folder"
+
 	"github.com/opencontainers/go-digest"
 )
-
-func TestWhatAClientPrefers(t *testing.T) {
-	for accept, want := range map[string]string{
-		"*/*":              mediaText,
-		"text/*":           mediaText,
-		"application/json": mediaJSON,
-		"application/*":    mediaJSON,
-		"text/html,application/xhtml+xml,*/*;q=0.8": mediaHTML,
-		"text/plain;q=0.5, application/json;q=0.9":  mediaJSON,
-		"*/*, text/plain;q=0":                       mediaHTML,
-		"TEXT/HTML; level=1; Q=1":                   mediaHTML,
-		"image/png":                                 mediaText,
-		"":                                          mediaText,
-	} {
-		if got := preferred([]string{accept}, mediaText, mediaHTML, mediaJSON); got != want {
-			t.Errorf("%q: %s, want %s", accept, got, want)
-		}
-	}
-	if got := preferred(nil, mediaText, mediaJSON); got != mediaText {
-		t.Errorf("without Accept: %s", got)
-	}
-}
 
 // FuzzTarget says that what is taken for a name is canonical, and that its URL
 // leads back to it.
@@ -61,7 +41,7 @@ func FuzzTarget(f *testing.F) {
 		if p, err := ParsePath(string(got.path)); err != nil || p != got.path {
 			t.Fatalf("%q is taken for %q: %v", escaped, got.path, err)
 		}
-		again := "/" + got.path.escaped()
+		again := "/" + folder.EscapePath(string(got.path))
 		if got.kind == targetFolder {
 			again += "/"
 		}

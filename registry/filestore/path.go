@@ -94,18 +94,6 @@ func (p Path) child(name string) Path {
 	return p + "/" + Path(name)
 }
 
-// escaped is the path as it is written in a URL, below no slash.
-func (p Path) escaped() string {
-	var b strings.Builder
-	for element := range strings.SplitSeq(string(p), "/") {
-		if b.Len() > 0 {
-			b.WriteByte('/')
-		}
-		b.WriteString(url.PathEscape(element))
-	}
-	return b.String()
-}
-
 // targetKind is what a request's path names.
 type targetKind uint8
 

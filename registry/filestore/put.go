@@ -14,6 +14,7 @@ import (
 
 	"entrepot/blobstore"
 	"entrepot/registry"
+	"entrepot/registry/folder"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -255,7 +256,7 @@ func (x *exchange) setName(ctx context.Context, p Path, want *putRequest, f *fil
 		event.Previous, status = present.Digest, http.StatusOK
 	}
 	x.listener.Pushed(event)
-	header.Set("Location", x.prefix+"/"+p.escaped())
+	header.Set("Location", x.prefix+"/"+folder.EscapePath(string(p)))
 	x.w.WriteHeader(status)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/registry/folder"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -40,6 +41,9 @@ func (x *exchange) getFile(p Path) error {
 		if x.names.isFolder(p) {
 			return x.redirectToFolder(p)
 		}
+		if in, name := p.parent(); name == folder.SumsName && x.names.isFolder(in) {
+			return x.sums(in)
+		}
 		return problemf(http.StatusNotFound, codeUnknown, "there is no file %s", p)
 	}
 	if err != nil {
@@ -61,7 +65,7 @@ func contentType(f *file, p Path) string {
 
 // redirectToFolder sends who left the slash out to a folder's listing.
 func (x *exchange) redirectToFolder(p Path) error {
-	location := x.prefix + "/" + p.escaped() + "/"
+	location := x.prefix + "/" + folder.EscapePath(string(p)) + "/"
 	if x.r.URL.RawQuery != "" {
 		location += "?" + x.r.URL.RawQuery
 	}

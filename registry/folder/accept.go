@@ -1,21 +1,21 @@
-package filestore
+package folder
 
 import (
 	"strconv"
 	"strings"
 )
 
-// The media types of listings and errors.
+// The media types of pages.
 const (
 	mediaText = "text/plain"
 	mediaJSON = "application/json"
 	mediaHTML = "text/html"
 )
 
-// preferred is which of some media types a client wants most (RFC 9110,
+// Preferred is which of some media types a client wants most (RFC 9110,
 // section 12.5.1); of those that it wants alike, the first. It is the first
 // too when it wants none: better that than nothing.
-func preferred(accept []string, offers ...string) string {
+func Preferred(accept []string, offers ...string) string {
 	best, weight := offers[0], 0.0
 	for _, offer := range offers {
 		if w := accepted(accept, offer); w > weight {
