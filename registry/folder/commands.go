@@ -29,19 +29,19 @@ func appendFetch(b []byte, folderURL, name string) []byte {
 	} else {
 		b = append(b, "o "...)
 		if name[0] == '-' {
-			b = appendQuoted(b, "./"+name)
+			b = appendQuoted(b, "./", name)
 		} else {
 			b = appendQuoted(b, name)
 		}
 		b = append(b, ' ')
 	}
-	return appendQuoted(b, folderURL+escaped)
+	return appendQuoted(b, folderURL, escaped)
 }
 
 // appendCheck appends the command that checks a file that was downloaded.
 func appendCheck(b []byte, sum, name string) []byte {
 	line := strings.TrimSuffix(string(appendSum(nil, sum, name)), "\n")
-	if strings.ContainsRune(line, '\\') {
+	if line[0] == '\\' {
 		b = append(b, `printf '%s\n' `...) // some shells' echo reads backslashes
 	} else {
 		b = append(b, "echo "...)
@@ -50,20 +50,34 @@ func appendCheck(b []byte, sum, name string) []byte {
 	return append(b, " | sha256sum -c"...)
 }
 
-// appendQuoted appends a word for a POSIX shell. A control character, which a
-// terminal would act on when it is pasted, is spelt out (POSIX.1-2024, section
-// 2.2.4).
-func appendQuoted(b []byte, s string) []byte {
-	if !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }) {
-		b = append(b, '\'')
+// appendQuoted appends a word, in parts, for a POSIX shell. A control character,
+// which a terminal would act on when it is pasted, is spelt out (POSIX.1-2024,
+// section 2.2.4).
+func appendQuoted(b []byte, parts ...string) []byte {
+	start := len(b)
+	b = append(b, '\'')
+	for _, s := range parts {
+		from := 0
 		for i := range len(s) {
-			if s[i] == '\'' {
-				b = append(b, `'\''`...)
-			} else {
-				b = append(b, s[i])
+			switch c := s[i]; {
+			case c == '\'':
+				b = append(append(b, s[from:i]...), `'\''`...)
+				from = i + 1
+			case c < ' ' || c >= 0x7f:
+				return appendSpelt(b[:start], parts)
 			}
 		}
-		return append(b, '\'')
+		b = append(b, s[from:]...)
+	}
+	return append(b, '\'')
+}
+
+// appendSpelt is appendQuoted of a word with characters that are not ASCII's, or
+// control characters.
+func appendSpelt(b []byte, parts []string) []byte {
+	s := strings.Join(parts, "")
+	if !strings.ContainsFunc(s, isUnsafe) {
+		return append(append(append(b, '\''), strings.ReplaceAll(s, `'`, `'\''`)...), '\'')
 	}
 	b = append(b, `$'`...)
 	for i := 0; i < len(s); {
@@ -71,7 +85,7 @@ func appendQuoted(b []byte, s string) []byte {
 		switch {
 		case r == '\'' || r == '\\':
 			b = append(b, '\\', s[i])
-		case unicode.IsControl(r) || r == utf8.RuneError:
+		case isUnsafe(r):
 			b = appendOctal(b, []byte(s[i:i+size]))
 		default:
 			b = append(b, s[i:i+size]...)
@@ -80,3 +94,7 @@ func appendQuoted(b []byte, s string) []byte {
 	}
 	return append(b, '\'')
 }
+
+// isUnsafe says whether a terminal may act on a character, or take it for another
+// where its encoding is broken.
+func isUnsafe(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }

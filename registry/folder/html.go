@@ -29,10 +29,15 @@ func (m *markup) raw(parts ...string) {
 // text appends text, for an element's content or an attribute's value in double
 // quotes.
 func (m *markup) text(s string) {
+	b := *m
 	from := 0
 	for i := range len(s) {
+		c := s[i]
+		if c > '>' || c > '\'' && c < '<' {
+			continue // as most are
+		}
 		var escaped string
-		switch s[i] {
+		switch c {
 		case '&':
 			escaped = "&amp;"
 		case '<':
@@ -50,11 +55,11 @@ func (m *markup) text(s string) {
 		default:
 			continue
 		}
-		*m = append(*m, s[from:i]...)
-		*m = append(*m, escaped...)
+		b = append(b, s[from:i]...)
+		b = append(b, escaped...)
 		from = i + 1
 	}
-	*m = append(*m, s[from:]...)
+	*m = append(b, s[from:]...)
 }
 
 // link begins a link to an entry of this folder. "./" keeps a colon in the name
@@ -71,7 +76,7 @@ func (m *markup) link(name string) {
 
 // html is the page as a document.
 func (p *Page) html(req *Request, q *query) []byte {
-	m := make(markup, 0, 8<<10+1<<10*len(p.Entries))
+	m := make(markup, 0, 8<<10+768*len(p.Entries))
 	at := req.Root + escapedFolder(p.Path)
 	_, place, _ := strings.Cut(req.Root, "://")
 	place = strings.TrimSuffix(place, "/")
@@ -143,7 +148,7 @@ func (p *Page) summary(q *query) string {
 		parts = append(parts, count(folders, "folder"))
 	}
 	if files > 0 {
-		parts = append(parts, count(files, "file")+", "+readableSize(size))
+		parts = append(parts, count(files, "file")+", "+string(appendSize(nil, size)))
 	}
 	if len(parts) == 0 {
 		parts = append(parts, "Nothing here")
@@ -167,12 +172,17 @@ func (m *markup) table(p *Page, q *query, at string) {
 	m.column("Size", ` class="n"`, bySize, q)
 	m.column("Modified (UTC)", "", byDate, q)
 	m.raw("<th scope=\"col\">SHA-256</th></tr>\n</thead>\n<tbody>\n")
+	var command markup
+	command.text(strings.TrimSuffix(string(appendFetch(nil, at, "")), "'"))
+	fetch := string(command)
 	for i := range p.Entries {
 		if e := &p.Entries[i]; e.Folder() {
 			m.raw(`<tr><th scope="row">`)
 			m.link(e.Name)
 			m.text(e.Name)
 			m.raw("</a></th><td></td><td></td><td></td></tr>\n")
+		} else if e.PointsTo == "" && isPlain(e.Name) && isPlain(e.SHA256) {
+			m.plainFile(e, fetch)
 		} else {
 			m.file(e, at)
 		}
@@ -213,11 +223,53 @@ func (m *markup) file(e *Entry, at string) {
 		m.text(e.PointsTo)
 		m.raw("</a></span>")
 	}
+	m.facts(e)
+	m.raw("<code>")
+	m.text(e.SHA256)
+	m.raw(`</code><details><summary aria-label="Commands for `)
+	m.text(e.Name)
+	m.raw(`">get</summary><pre>`)
+	commands := appendFetch(nil, at, e.Name)
+	if e.SHA256 != "" {
+		commands = append(commands, '\n')
+		commands = appendCheck(commands, e.SHA256, e.Name)
+	}
+	m.text(string(commands))
+	m.raw("</pre></details></td></tr>\n")
+}
+
+// plainFile is the same of a file whose name and digest are plain, as most are, and
+// which is no pointer. fetch is the markup of the command up to the name.
+func (m *markup) plainFile(e *Entry, fetch string) {
+	m.raw(`<tr><th scope="row"><a href="./`, e.Name, `">`, e.Name, "</a>")
+	m.facts(e)
+	m.raw("<code>", e.SHA256, `</code><details><summary aria-label="Commands for `, e.Name, `">get</summary><pre>`,
+		fetch, e.Name, "&#39;\necho &#39;", e.SHA256, "  ", e.Name, "&#39; | sha256sum -c</pre></details></td></tr>\n")
+}
+
+// isPlain says whether a name is the same as text, in a URL and in a shell, and
+// means nothing to a program.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9', 'A' <= c && c <= 'Z', c == '.', c == '_':
+		case c == '-' && i > 0:
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// facts are the cells of size and date.
+func (m *markup) facts(e *Entry) {
 	m.raw(`</th><td class="n"`)
 	if e.Size >= 0 {
 		m.raw(` title="`)
 		*m = strconv.AppendInt(*m, e.Size, 10)
-		m.raw(` bytes">`, readableSize(e.Size))
+		m.raw(` bytes">`)
+		*m = appendSize(*m, e.Size)
 	} else {
 		m.raw(">")
 	}
@@ -230,18 +282,7 @@ func (m *markup) file(e *Entry, at string) {
 		*m = modified.AppendFormat(*m, "2006-01-02 15:04")
 		m.raw("</time>")
 	}
-	m.raw("</td><td><code>")
-	m.text(e.SHA256)
-	m.raw(`</code><details><summary aria-label="Commands for `)
-	m.text(e.Name)
-	m.raw(`">get</summary><pre>`)
-	var scratch [512]byte
-	m.text(string(appendFetch(scratch[:0], at, e.Name)))
-	if e.SHA256 != "" {
-		m.raw("\n")
-		m.text(string(appendCheck(scratch[:0], e.SHA256, e.Name)))
-	}
-	m.raw("</pre></details></td></tr>\n")
+	m.raw("</td><td>")
 }
 
 // commands are those for the whole folder.
@@ -270,16 +311,17 @@ func (m *markup) commands(p *Page, at string) {
 	m.raw("</pre>\n")
 }
 
-// readableSize is a size in bytes for people.
-func readableSize(size int64) string {
+// appendSize appends a size in bytes for people.
+func appendSize(b []byte, size int64) []byte {
 	const units = "KMGTPE"
 	if size < 1<<10 {
-		return strconv.FormatInt(size, 10) + " B"
+		return append(strconv.AppendInt(b, size, 10), " B"...)
 	}
 	value, unit := float64(size)/(1<<10), 0
 	for value >= 1023.95 { // which would be written 1024.0
 		value /= 1 << 10
 		unit++
 	}
-	return strconv.FormatFloat(value, 'f', 1, 64) + " " + units[unit:unit+1] + "iB"
+	b = strconv.AppendFloat(b, value, 'f', 1, 64)
+	return append(b, ' ', units[unit], 'i', 'B')
 }

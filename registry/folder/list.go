@@ -101,57 +101,67 @@ func (q query) sorted(ctx context.Context, l Lister, path string) (entries []Ent
 			break
 		}
 	}
-	if q.last != "" {
-		last := sortKey{q.last, q.at}
-		entries = slices.DeleteFunc(entries, func(e Entry) bool { return q.compare(sortKey{e.Name, q.key(&e)}, last) <= 0 })
+	last := sortKey{name: q.last, folder: strings.HasSuffix(q.last, "/"), at: q.at}
+	keys := make([]sortKey, 0, len(entries)) // which cost less to move than entries
+	for i := range entries {
+		key := q.sortKey(&entries[i])
+		if key.index = i; q.last == "" || q.compare(key, last) > 0 {
+			keys = append(keys, key)
+		}
 	}
-	slices.SortFunc(entries, func(a, b Entry) int { return q.compare(sortKey{a.Name, q.key(&a)}, sortKey{b.Name, q.key(&b)}) })
-	if len(entries) > q.limit {
-		entries = entries[:q.limit]
-		return entries, q.after(&entries[q.limit-1]), nil
+	slices.SortFunc(keys, q.compare)
+	next = q
+	next.last = ""
+	if len(keys) > q.limit {
+		keys = keys[:q.limit]
+		next.last, next.at = keys[q.limit-1].name, keys[q.limit-1].at
 	}
-	q.last = ""
-	return entries, q, nil
+	sorted := make([]Entry, len(keys))
+	for i, key := range keys {
+		sorted[i] = entries[key.index]
+	}
+	return sorted, next, nil
 }
 
 // sortKey is what an entry's place is decided by.
 type sortKey struct {
-	name string
-	at   int64 // size or time
+	name   string
+	folder bool
+	at     int64 // size or time of a file
+	index  int   // of the entry
 }
 
-// key is what an entry is sorted by besides its name.
-func (q query) key(e *Entry) int64 {
+func (q query) sortKey(e *Entry) sortKey {
+	key := sortKey{name: e.Name, folder: e.Folder()}
 	switch {
-	case e.Folder():
-		return 0
+	case key.folder:
 	case q.sort == bySize:
-		return e.Size
+		key.at = e.Size
 	case q.sort == byDate:
-		return e.Modified.UnixMilli()
+		key.at = e.Modified.UnixMilli()
 	}
-	return 0
+	return key
 }
 
 // compare is the order that is asked for. What has neither size nor date comes
 // first in both directions; what has the same is in the order of names.
 func (q query) compare(a, b sortKey) int {
-	if q.sort == byName {
-		if q.descending {
-			a, b = b, a
-		}
+	switch {
+	case q.sort == byName && q.descending:
+		return CompareNames(b.name, a.name)
+	case q.sort == byName:
 		return CompareNames(a.name, b.name)
-	}
-	folderA, folderB := strings.HasSuffix(a.name, "/"), strings.HasSuffix(b.name, "/")
-	if folderA != folderB {
-		if folderA {
-			return -1
-		}
+	case a.folder && !b.folder:
+		return -1
+	case b.folder && !a.folder:
 		return 1
 	}
 	order := cmp.Compare(a.at, b.at)
 	if q.descending {
 		order = -order
 	}
-	return cmp.Or(order, CompareNames(a.name, b.name))
+	if order == 0 {
+		return CompareNames(a.name, b.name)
+	}
+	return order
 }

@@ -76,12 +76,6 @@ func parseQuery(text string) (query, error) {
 	return q, nil
 }
 
-// after is the query for what comes after an entry.
-func (q query) after(e *Entry) query {
-	q.last, q.at = e.Name, q.key(e)
-	return q
-}
-
 // String is the query as it is sent.
 func (q query) String() string {
 	var parameters []string
