@@ -114,6 +114,26 @@ func newOrigin(t *testing.T) *httptest.Server {
 	return server
 }
 
+func TestChecksumsThatAnOriginMakesAreNoFile(t *testing.T) {
+	origin := openStore(t, newClient(t), newOrigin(t).URL+"/files")
+	if err := put(t.Context(), origin, "v1/a", "content", false); err != nil {
+		t.Fatal(err)
+	}
+	const name = "v1/SHA256SUMS"
+	if made := read(t, origin, name, 0); !strings.HasSuffix(made, "  a\n") {
+		t.Fatalf("the origin made %q", made)
+	}
+	if info, err := origin.Stat(t.Context(), name); !errors.Is(err, transfer.ErrNotFound) {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := put(t.Context(), origin, name, "our own", false); err != nil {
+		t.Error(err)
+	}
+	if info, err := origin.Stat(t.Context(), name); err != nil || info.SHA256 != digest.FromString("our own") {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
 func TestWhatAnOriginHasNeedsNoSource(t *testing.T) {
 	client, from := newClient(t), t.TempDir()
 	origin := openStore(t, client, newOrigin(t).URL+"/files")

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strings"
 
+	"entrepot/registry/folder"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -52,6 +54,9 @@ func (s *webStore) Stat(ctx context.Context, name string) (FileInfo, error) {
 	}
 	if strings.HasSuffix(a.path, "/") {
 		return FileInfo{}, failf(ErrNotFound, "%s: is a folder", req.what())
+	}
+	if a.header.Get(folder.GeneratedHeader) != "" {
+		return FileInfo{}, failf(ErrNotFound, "%s: nobody put it there, it is made of what the folder has", req.what())
 	}
 	return describe(name, a.length, a.header), nil
 }

@@ -121,6 +121,46 @@ func listTests() map[string]func(*testing.T, *site) {
 			}
 		},
 
+		"a folder has the checksums of its files": func(t *testing.T, s *site) {
+			s.put("/r/a%20b", "one").want(http.StatusCreated)
+			s.put("/r/below/c", "two").want(http.StatusCreated)
+			one := digest.FromString("one").Encoded() + "  a b\n"
+			two := digest.FromString("two").Encoded() + "  below/c\n"
+			for range 2 {
+				a := s.ask(http.MethodGet, "/r/SHA256SUMS", "").want(http.StatusOK).
+					wantHeader("Content-Type: text/plain; charset=utf-8", "Cache-Control: no-cache", "Entrepot-Generated: true", "Repr-Digest:")
+				if a.body != one {
+					t.Errorf("got %q, want %q", a.body, one)
+				}
+				s.ask(http.MethodHead, "/r/SHA256SUMS", "").want(http.StatusOK).wantHeader(fmt.Sprintf("Content-Length: %d", len(one)))
+				s.ask(http.MethodGet, "/r/SHA256SUMS", "", "If-None-Match: "+a.header.Get("Etag")).want(http.StatusNotModified)
+				if a := s.ask(http.MethodGet, "/r/SHA256SUMS?recursive=1", "").want(http.StatusOK); a.body != one+two {
+					t.Errorf("got %q, want %q", a.body, one+two)
+				}
+				s.ask(http.MethodGet, "/SHA256SUMS", "").want(http.StatusNotFound, "it has folders only")
+				s.ask(http.MethodGet, "/none/SHA256SUMS", "").want(http.StatusNotFound, "there is no file none/SHA256SUMS")
+				s.ask(http.MethodGet, "/r/SHA256SUMS?recursive=x", "").want(http.StatusBadRequest, "want 0 or 1")
+				if got := names(s.listing("/r/")); got != "a b below/" {
+					t.Errorf("%s are listed: what is made is no file", got)
+				}
+				s.open()
+			}
+		},
+
+		"checksums that were put go first": func(t *testing.T, s *site) {
+			s.put("/r/a", "one").want(http.StatusCreated)
+			s.put("/r/SHA256SUMS", "ours", "If-None-Match: *").want(http.StatusCreated)
+			s.holds("/r/SHA256SUMS", "ours")
+			s.holds("/r/SHA256SUMS?recursive=1", "ours")
+			s.ask(http.MethodGet, "/r/SHA256SUMS", "").wantHeader("Entrepot-Generated:", "Repr-Digest: "+field("ours"))
+			if got := names(s.listing("/r/")); got != "SHA256SUMS a" {
+				t.Errorf("got %s", got)
+			}
+			s.ask(http.MethodDelete, "/r/SHA256SUMS", "").want(http.StatusNoContent)
+			s.ask(http.MethodGet, "/r/SHA256SUMS", "").want(http.StatusOK, "  a\n")
+			s.ask(http.MethodDelete, "/r/SHA256SUMS", "").want(http.StatusNotFound)
+		},
+
 		"what is listed changes": func(t *testing.T, s *site) {
 			s.put("/a", "x").want(http.StatusCreated)
 			for _, step := range []struct{ method, path, want string }{

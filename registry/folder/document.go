@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -38,9 +39,7 @@ func (d *Document) ETag() string { return d.Header.Get("Etag") }
 
 // ServeHTTP answers a GET or HEAD, with conditions and ranges.
 func (d *Document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	for name, values := range d.Header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), d.Header)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(d.Body))
 }
 

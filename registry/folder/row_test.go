@@ -13,11 +13,11 @@ func TestPlainRowIsAsAnyOther(t *testing.T) {
 	fetch.text(strings.TrimSuffix(string(appendFetch(nil, at, "")), "'"))
 	for _, name := range []string{"a", "kubectl-v1.36.0_linux.tar.gz", "A-Z0-9", "..x", "_"} {
 		e := &Entry{Name: name, SHA256: strings.Repeat("0f", 32), Size: 5000, Modified: time.Unix(1e9, 0)}
-		var plain, any markup
+		var plain, other markup
 		plain.plainFile(e, string(fetch))
-		any.file(e, at)
-		if !isPlain(name) || string(plain) != string(any) {
-			t.Errorf("%s: got\n%swant\n%s", name, plain, any)
+		other.file(e, at)
+		if !isPlain(name) || string(plain) != string(other) {
+			t.Errorf("%s: got\n%swant\n%s", name, plain, other)
 		}
 	}
 	for _, name := range []string{"", "-", "-x", "a b", "a'b", "a<b", "a%b", "a:b", "~a", "é", "a\n"} {
