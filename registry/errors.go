@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
@@ -64,8 +66,7 @@ func (x *exchange) fail(err error) {
 		}
 	}
 	if told.RetryAfter > 0 {
-		seconds := (told.RetryAfter + time.Second - 1) / time.Second
-		x.header["Retry-After"] = []string{strconv.FormatInt(int64(seconds), 10)}
+		x.header["Retry-After"] = []string{retryAfter(told.RetryAfter)}
 	}
 	if told.Challenge != "" {
 		x.header["Www-Authenticate"] = []string{told.Challenge}
@@ -80,6 +81,35 @@ func (x *exchange) fail(err error) {
 		return
 	}
 	x.document(told.status(), x.values.json, told.body())
+}
+
+// ServeHTTP answers a request with the error: as JSON to a client of the registry's
+// API, else as text unless JSON is asked for. It is for surfaces besides [Handler]
+// and [FileHandler], which do it by themselves.
+func (e *Error) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if e.RetryAfter > 0 {
+		header.Set("Retry-After", retryAfter(e.RetryAfter))
+	}
+	body := e.body()
+	if strings.HasPrefix(r.URL.Path, apiPrefix) || strings.Contains(r.Header.Get("Accept"), "json") {
+		header.Set("Content-Type", "application/json")
+	} else {
+		header.Set("Content-Type", "text/plain; charset=utf-8")
+		body = []byte(e.message() + "\n")
+	}
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(e.status())
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // who left does not read it
+	}
+}
+
+// retryAfter is a time in whole seconds, rounded up.
+func retryAfter(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }
 
 func (e *Error) status() int {

@@ -22,6 +22,20 @@ const (
 	File
 )
 
+// String says it in a word.
+func (w What) String() string {
+	switch w {
+	case Names:
+		return "names"
+	case Manifest:
+		return "manifest"
+	case Blob:
+		return "blob"
+	default:
+		return "file"
+	}
+}
+
 // Query is a request and its client.
 type Query struct {
 	What What

@@ -1,0 +1,60 @@
+package geo
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	// comesBack is after how many requests for the same thing, within
+	// comesBackWithin of the first, a client is given the next mirror.
+	comesBack       = 3
+	comesBackWithin = 2 * time.Minute
+	// attemptSlots bounds what is remembered: 16 bytes for each. Two that fall on
+	// one slot forget each other, which costs a client a try.
+	attemptSlots = 1 << 16
+)
+
+// attempts counts how often clients come back for the same thing.
+type attempts struct {
+	seed  maphash.Seed // nobody outside can aim at another's slot
+	start time.Time
+
+	mu    sync.Mutex
+	slots []attempt
+}
+
+// attempt is one client and one thing.
+type attempt struct {
+	hash  uint64
+	since uint32 // seconds after start of the first request
+	count uint32
+}
+
+func newAttempts() *attempts {
+	return &attempts{seed: maphash.MakeSeed(), start: time.Now(), slots: make([]attempt, attemptSlots)}
+}
+
+// next counts a request, and returns how many mirrors the client has had before:
+// 0 for the first two requests, 1 for the next three. A range is a thing of its
+// own, as clients fetch those of one blob at once.
+func (a *attempts) next(client netip.Addr, path, ranges string) int {
+	var h maphash.Hash
+	h.SetSeed(a.seed)
+	address := client.As16()
+	_, _ = h.Write(address[:]) // a hash takes all
+	_, _ = h.WriteString(path)
+	_ = h.WriteByte(0)
+	_, _ = h.WriteString(ranges)
+	sum, now := h.Sum64(), uint32(time.Since(a.start)/time.Second)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	slot := &a.slots[sum%attemptSlots]
+	if slot.hash != sum || time.Duration(now-slot.since)*time.Second > comesBackWithin {
+		*slot = attempt{hash: sum, since: now}
+	}
+	slot.count++
+	return int(slot.count / comesBack)
+}

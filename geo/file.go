@@ -1,0 +1,300 @@
+package geo
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"entrepot/geo/choice"
+	"entrepot/promote/ledger"
+	"entrepot/registry"
+	"entrepot/registry/access"
+	"entrepot/registry/folder"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+	"github.com/opencontainers/go-digest"
+)
+
+// Files is an upstream of files.
+type Files struct {
+	// Name is its name, at nodes and in requests.
+	Name string
+	// Private has all of it served by who is trusted with it only.
+	Private bool
+	// Immutable are the paths that never change what they are, and Moving those
+	// among them that do; all else are names that only who is authoritative can
+	// say.
+	Immutable, Moving []access.Pattern
+	// Ledger has the digests of what was promoted to Destinations, of which the
+	// first counts that ever heard of a name; nil when there is none.
+	Ledger       Ledger
+	Destinations []string
+	// Folders lists what is promoted; nil leaves folders to the mirrors.
+	Folders folder.Lister
+}
+
+// Ledger is a ledger that is followed.
+type Ledger interface {
+	// State is the newest.
+	State() *ledger.State
+}
+
+// metalinkType and metalinkSuffix are those of RFC 5854.
+const (
+	metalinkType   = "application/metalink4+xml"
+	metalinkSuffix = ".meta4"
+)
+
+// found is a file that is asked for.
+type found struct {
+	up     *Files
+	path   string        // as it was sent, below the upstream
+	name   string        // decoded
+	digest digest.Digest // "" when it is not known
+	size   int64         // negative when it is not known
+}
+
+// file answers a request for a file.
+func (x *exchange) file() error {
+	req, err := registry.ParseFileRequest(x.r)
+	if err != nil {
+		return err
+	}
+	f, err := x.rt.filesOf(&req)
+	if err != nil {
+		return err
+	}
+	if done, err := x.folder(f, &req); done || err != nil {
+		return err
+	}
+	metalink := x.wantsMetalink(f)
+	if err := x.parseFile(f); err != nil {
+		return err
+	}
+	x.query.Verifies = f.digest != "" && (metalink || x.verifies())
+	var room [maxChoices]choice.Choice
+	choices := x.choose(room[:0])
+	if x.r.URL.RawQuery != "" && x.r.URL.Query().Has("mirrorlist") {
+		x.mirrorList(f, choices)
+		return nil
+	}
+	if metalink {
+		return x.metalink(f, choices)
+	}
+	index, location, err := x.location(choices)
+	if err != nil {
+		return err
+	}
+	x.describe(f, choices)
+	x.redirect(http.StatusFound, index, location)
+	return nil
+}
+
+// filesOf says which upstream's file a request means, by the rule of nodes: the
+// first element of the path, the Host, the default.
+func (rt *Router) filesOf(req *registry.FileRequest) (*found, error) {
+	first, rest, more := strings.Cut(req.Path, "/")
+	up, file := rt.files[first], rest
+	if up == nil || !more {
+		if up, file = rt.files[hostOnly(req.Host)], req.Path; up == nil {
+			up = rt.files[rt.cfg.DefaultFiles]
+		}
+	}
+	if up == nil {
+		return nil, registry.Errorf(errcode.ErrorCodeNameUnknown,
+			"/%s names no file server of this router, and it has no default: put one's name first, as in /NAME/PATH", req.Path)
+	}
+	name, err := url.PathUnescape(file)
+	if err != nil {
+		return nil, registry.Errorf(errcode.ErrorCodeNameInvalid, "the path %q is not percent-encoded properly: %w", file, err)
+	}
+	f := &found{up: up, path: file, name: name, size: -1}
+	return f, nil
+}
+
+// wantsMetalink says whether a Metalink of the file is wanted, and cuts the suffix
+// that says so.
+func (x *exchange) wantsMetalink(f *found) bool {
+	if short, ok := strings.CutSuffix(f.name, metalinkSuffix); ok {
+		if _, is := f.up.lookup(f.name); !is {
+			f.name, f.path = short, strings.TrimSuffix(f.path, metalinkSuffix)
+			return true
+		}
+	}
+	return strings.Contains(x.r.Header.Get("Accept"), metalinkType)
+}
+
+// lookup is what the ledger says that a file is.
+func (up *Files) lookup(name string) (ledger.Entry, bool) {
+	if up.Ledger == nil {
+		return ledger.Entry{}, false
+	}
+	state := up.Ledger.State()
+	for _, destination := range up.Destinations {
+		if e, ok := state.Lookup(destination, name); ok {
+			return e, e.Exists()
+		}
+	}
+	return ledger.Entry{}, false
+}
+
+// parseFile says what is asked for, in the words of the choice.
+func (x *exchange) parseFile(f *found) error {
+	if e, ok := f.up.lookup(f.name); ok {
+		if revoked, ok := f.up.Ledger.State().Revoked(e.Digest); ok {
+			e := registry.Errorf(errcode.ErrorCodeDenied, "%s was revoked: %s", f.name, revoked.Reason)
+			e.Status = http.StatusUnavailableForLegalReasons
+			return e
+		}
+		f.digest = e.Digest
+		if e.Size > 0 {
+			f.size = e.Size
+		}
+	}
+	q, t := &x.query, &x.target
+	q.Namespace, q.Private, q.What, q.Size = f.up.Name, f.up.Private, choice.Names, f.size
+	if matchesAny(f.up.Immutable, f.name) && !matchesAny(f.up.Moving, f.name) {
+		q.What = choice.File
+	}
+	q.Key = f.up.Name + "/" + releaseFolder(f.name)
+	t.Namespace, t.File = f.up.Name, f.path
+	return nil
+}
+
+func matchesAny(patterns []access.Pattern, name string) bool {
+	return slices.ContainsFunc(patterns, func(p access.Pattern) bool { return p.Match(name) })
+}
+
+// releaseFolder is what of a path belongs together: its first two folders, such
+// as release/v1.36.0.
+func releaseFolder(name string) string {
+	at := 0
+	for range 2 {
+		next := strings.IndexByte(name[at:], '/')
+		if next < 0 {
+			break
+		}
+		at += next + 1
+	}
+	return strings.TrimSuffix(name[:at], "/")
+}
+
+// verifies says whether the client shows that it checks what it gets.
+func (x *exchange) verifies() bool {
+	return x.r.Header.Get("Want-Repr-Digest") != "" || x.r.URL.RawQuery != "" && queryValue(x.r.URL, "verify") == "1"
+}
+
+// folder answers for a folder of promoted files, and for the checksums of one.
+func (x *exchange) folder(f *found, req *registry.FileRequest) (done bool, err error) {
+	if f.up.Folders == nil {
+		return false, nil
+	}
+	list := &folder.Request{
+		Root:  folder.RootURL(x.r, "/"+f.up.Name+"/"),
+		Path:  strings.TrimSuffix(f.name, "/"),
+		Query: req.Query, Accept: x.r.Header.Values("Accept"),
+	}
+	var d *folder.Document
+	switch {
+	case f.name == "" || strings.HasSuffix(f.name, "/"):
+		d, err = folder.List(x.r.Context(), f.up.Folders, list)
+	case path.Base(f.name) == "SHA256SUMS":
+		if _, promoted := f.up.lookup(f.name); promoted {
+			return false, nil
+		}
+		list.Path = strings.TrimSuffix(strings.TrimSuffix(f.name, "SHA256SUMS"), "/")
+		d, err = folder.Sums(x.r.Context(), f.up.Folders, list)
+	default:
+		return false, nil
+	}
+	switch {
+	case errors.Is(err, folder.ErrNotExist):
+		return false, nil // a mirror may know more
+	case errors.Is(err, folder.ErrRequest):
+		e := registry.Errorf(errcode.ErrorCodeUnsupported, "%w", err)
+		e.Status = http.StatusBadRequest
+		return true, e
+	case err != nil:
+		return true, err
+	}
+	x.obs.Status = http.StatusOK
+	d.ServeHTTP(x.w, x.r)
+	return true, nil
+}
+
+// maxDuplicates is how many other places of a file are told with a redirect.
+const maxDuplicates = 3
+
+// describe adds what RFC 6249 has for clients that can use several places and
+// check what they get: the digest, other places, the Metalink and the signature.
+// RFC 9530 has no field for it: Repr-Digest on a redirect would be the redirect's
+// own.
+func (x *exchange) describe(f *found, choices []choice.Choice) {
+	if f.digest == "" {
+		return
+	}
+	header := x.w.Header()
+	if value := instanceDigest(f.digest); value != "" {
+		header["Digest"] = []string{value}
+	}
+	var links []string
+	for i, place := range x.places(choices, maxDuplicates) {
+		link := "<" + place.url + ">; rel=duplicate; pri=" + strconv.Itoa(i+1)
+		if place.country != "" {
+			link += "; geo=" + strings.ToLower(place.country)
+		}
+		links = append(links, link)
+	}
+	here := "/" + f.up.Name + "/" + f.path
+	links = append(links, "<"+here+metalinkSuffix+`>; rel=describedby; type="`+metalinkType+`"`)
+	for _, suffix := range []string{".asc", ".sig"} {
+		if _, ok := f.up.lookup(f.name + suffix); ok {
+			links = append(links, "<"+here+suffix+`>; rel=describedby; type="application/pgp-signature"`)
+		}
+	}
+	header["Link"] = links
+}
+
+// place is where a file is to be had.
+type place struct {
+	mirror  *choice.Mirror
+	url     string
+	country string
+	cost    float64
+}
+
+// places are the first of some choices that have a URL for the target and, as far
+// as is known without waiting, the content.
+func (x *exchange) places(choices []choice.Choice, most int) []place {
+	var places []place
+	for _, c := range choices {
+		m := x.view.list.Mirror(c.Index)
+		if len(places) == most || m.Incomplete {
+			continue
+		}
+		if location := m.Location(x.query.Secure, &x.target); location != "" {
+			places = append(places, place{mirror: m, url: location, country: m.Country.String(), cost: c.Cost})
+		}
+	}
+	return places
+}
+
+// instanceDigest is a digest as the Digest field has it (RFC 3230, with the names
+// of RFC 5843); "" for what has none.
+func instanceDigest(d digest.Digest) string {
+	sum, err := hex.DecodeString(d.Encoded())
+	if err != nil {
+		return ""
+	}
+	name := map[digest.Algorithm]string{digest.SHA256: "SHA-256", digest.SHA512: "SHA-512"}[d.Algorithm()]
+	if name == "" {
+		return ""
+	}
+	return name + "=" + base64.StdEncoding.EncodeToString(sum)
+}

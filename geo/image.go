@@ -1,0 +1,164 @@
+package geo
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"entrepot/geo/choice"
+	"entrepot/registry"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+	"github.com/opencontainers/go-digest"
+)
+
+// Images is an upstream of images.
+type Images struct {
+	// Name is its name, at nodes and in requests.
+	Name string
+	// Private has all of it served by who is trusted with it only.
+	Private bool
+	// Size is the size of a blob in bytes, where it is known; it may be nil.
+	Size func(digest.Digest) (int64, bool)
+}
+
+// maxChoices is how many mirrors are tried for a request.
+const maxChoices = 6
+
+// image answers a request of the registry's API.
+func (x *exchange) image() error {
+	req, err := registry.ParseRequest(x.r)
+	if req.Namespace != "" {
+		x.w.Header().Set("Oci-Namespace", req.Namespace)
+	}
+	if err != nil {
+		return err
+	}
+	if req.Kind == registry.KindBase {
+		header := x.w.Header()
+		header.Set("Docker-Distribution-Api-Version", "registry/2.0")
+		header.Set("Content-Type", "application/json")
+		x.obs.Status = http.StatusOK
+		_, _ = x.w.Write([]byte("{}"))
+		return nil
+	}
+	if err := x.parseImage(&req); err != nil {
+		return err
+	}
+	if m := x.rt.cfg.Cosign; m != nil && isCosign(req.Tag) {
+		if location := m.Location(x.query.Secure, &x.target); location != "" {
+			x.redirect(http.StatusTemporaryRedirect, -1, location)
+			return nil
+		}
+	}
+	var room [maxChoices]choice.Choice
+	index, location, err := x.location(x.choose(room[:0]))
+	if err != nil {
+		return err
+	}
+	x.redirect(http.StatusTemporaryRedirect, index, location)
+	return nil
+}
+
+// parseImage says what is asked for, in the words of the choice.
+func (x *exchange) parseImage(req *registry.Request) error {
+	up, repository, err := x.rt.imagesOf(req)
+	if err != nil {
+		return err
+	}
+	q, t := &x.query, &x.target
+	q.Namespace, q.Private = up.Name, up.Private
+	q.Key = up.Name + "/" + repository
+	t.Namespace, t.Repository = up.Name, repository
+	switch req.Kind {
+	case registry.KindManifest:
+		if q.What, t.Route = choice.Names, "manifests/"+req.Tag; req.Tag == "" {
+			q.What, t.Route = choice.Manifest, "manifests/"+string(req.Digest)
+		}
+	case registry.KindBlob:
+		q.What, t.Route, t.Digest = choice.Blob, "blobs/"+string(req.Digest), req.Digest
+		if up.Size != nil {
+			if size, ok := up.Size(req.Digest); ok {
+				q.Size = size
+			}
+		}
+	case registry.KindTags:
+		q.What, t.Route, t.Query = choice.Names, "tags/list", tagsQuery(req)
+	case registry.KindReferrers:
+		q.What, t.Route = choice.Names, "referrers/"+string(req.Digest)
+		if req.ArtifactType != "" {
+			t.Query = "artifactType=" + url.QueryEscape(req.ArtifactType)
+		}
+	default:
+		e := registry.Errorf(errcode.ErrorCodeUnsupported, "uploads are not possible here: the router reads only; promotion writes at the origin")
+		e.Status = http.StatusMethodNotAllowed
+		return e
+	}
+	return nil
+}
+
+// imagesOf says which upstream a request means, and which of its repositories, by
+// the rule of nodes: the namespace, the first element of the path, the Host, the
+// default.
+func (rt *Router) imagesOf(req *registry.Request) (*Images, string, error) {
+	if req.Namespace != "" {
+		if up := rt.images[req.Namespace]; up != nil {
+			return up, req.Repository, nil
+		}
+		return nil, "", unknownUpstream(req.Namespace)
+	}
+	first, rest, more := strings.Cut(req.Repository, "/")
+	if up := rt.images[first]; up != nil && more {
+		return up, rest, nil
+	}
+	if up := rt.images[req.Host]; up != nil {
+		return up, req.Repository, nil
+	}
+	if up := rt.images[hostOnly(req.Host)]; up != nil {
+		return up, req.Repository, nil
+	}
+	if more && strings.ContainsAny(first, ".:") {
+		return nil, "", unknownUpstream(first)
+	}
+	if up := rt.images[rt.cfg.DefaultImages]; up != nil {
+		return up, req.Repository, nil
+	}
+	return nil, "", registry.Errorf(errcode.ErrorCodeNameUnknown,
+		"the request names no upstream, and this router has no default: put the upstream's name before the repository, or in the query as ns=NAME")
+}
+
+func unknownUpstream(name string) error {
+	return registry.Errorf(errcode.ErrorCodeNameUnknown,
+		"%q is not an upstream of this router: only configured upstreams are served", name)
+}
+
+// tagsQuery is the query of a list of tags, made anew of what was understood.
+func tagsQuery(req *registry.Request) string {
+	var query string
+	if req.N >= 0 {
+		query = "n=" + strconv.Itoa(req.N)
+	}
+	if req.Last != "" {
+		if query != "" {
+			query += "&"
+		}
+		query += "last=" + url.QueryEscape(req.Last)
+	}
+	return query
+}
+
+// isCosign says whether a tag is one at which cosign keeps what belongs to a
+// digest: sha256-<hex>.sig, .att or .sbom.
+func isCosign(tag string) bool {
+	const hex = 64
+	rest, ok := strings.CutPrefix(tag, "sha256-")
+	if !ok || len(rest) < hex {
+		return false
+	}
+	switch rest[hex:] {
+	case ".sig", ".att", ".sbom":
+		return strings.Trim(rest[:hex], "0123456789abcdef") == ""
+	}
+	return false
+}
