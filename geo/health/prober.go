@@ -1,0 +1,300 @@
+package health
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"entrepot/geo/choice"
+	"entrepot/geo/locate"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Defaults of a [Config].
+const (
+	DefaultInterval = 10 * time.Second
+	DefaultTimeout  = 5 * time.Second
+)
+
+// probesAtOnce bounds how many mirrors are asked at a time.
+const probesAtOnce = 32
+
+// freezeWithin is the time in which more than half of a continent's mirrors must
+// fall for the others not to be trusted with what is left.
+const freezeWithin = time.Minute
+
+// Config configures a [Prober].
+type Config struct {
+	List *choice.List
+	// Client sends probes; nil means one of http.DefaultTransport.
+	Client *http.Client
+	// Interval is between two probes of a mirror, give or take a fifth; 0 means
+	// DefaultInterval. Timeout bounds one; 0 means DefaultTimeout.
+	Interval, Timeout time.Duration
+	// Samples are what mirrors are asked for.
+	Samples Samples
+	// RedirectHosts are whose URLs mirrors may redirect to, besides their own:
+	// "host" or "*.domain", by https.
+	RedirectHosts []string
+	// QuarantineFile has the mirrors that are quarantined; "" keeps them in memory.
+	QuarantineFile string
+	Logger         *slog.Logger // nil discards
+	Registerer     prometheus.Registerer
+}
+
+// Prober keeps the states of mirrors. It is safe for concurrent use.
+type Prober struct {
+	cfg     Config
+	metrics *metrics
+
+	mu       sync.Mutex
+	list     *choice.List
+	machines map[string]*machine
+}
+
+// New makes a prober. No mirror is up before its first probe. The error is that
+// of the file of quarantined mirrors.
+func New(cfg Config) (*Prober, error) {
+	cfg.Interval, cfg.Timeout = cmp.Or(cfg.Interval, DefaultInterval), cmp.Or(cfg.Timeout, DefaultTimeout)
+	if cfg.Client == nil {
+		cfg.Client = &http.Client{}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	p := &Prober{cfg: cfg, machines: map[string]*machine{}, metrics: newMetrics(cfg.Registerer)}
+	p.SetList(cfg.List)
+	return p, p.readQuarantine()
+}
+
+// SetList takes a changed list into use. States are kept by name.
+func (p *Prober) SetList(list *choice.List) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	machines := map[string]*machine{}
+	for i := range list.Len() {
+		name := list.Mirror(i).Name
+		if machines[name] = p.machines[name]; machines[name] == nil {
+			machines[name] = new(machine)
+		}
+	}
+	for name := range p.machines {
+		if machines[name] == nil {
+			p.metrics.forget(name)
+		}
+	}
+	p.list, p.machines = list, machines
+}
+
+// States are the mirrors and what is known of each, by its index.
+func (p *Prober) States() (*choice.List, []choice.State) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	states := make([]choice.State, p.list.Len())
+	frozen := p.frozen(now)
+	for i := range states {
+		m := p.list.Mirror(i)
+		states[i] = p.machines[m.Name].state(now, frozen[m.Continent])
+		p.metrics.show(m.Name, &states[i])
+	}
+	return p.list, states
+}
+
+// frozen are the continents more than half of whose mirrors, and at least two, fell
+// within a minute and are down still.
+func (p *Prober) frozen(now time.Time) map[locate.Continent]bool {
+	var fallen, counted [locate.SA + 1][]time.Time
+	for i := range p.list.Len() {
+		m := p.list.Mirror(i)
+		s := p.machines[m.Name]
+		if !s.known || m.Draining {
+			continue
+		}
+		counted[m.Continent] = append(counted[m.Continent], now)
+		if !s.up {
+			fallen[m.Continent] = append(fallen[m.Continent], s.since)
+		}
+	}
+	var frozen map[locate.Continent]bool
+	for c := range fallen {
+		times := fallen[c]
+		slices.SortFunc(times, time.Time.Compare)
+		many := len(counted[c])/2 + 1
+		for i := 0; many >= 2 && i+many <= len(times); i++ {
+			if times[i+many-1].Sub(times[i]) <= freezeWithin {
+				if frozen == nil {
+					frozen = map[locate.Continent]bool{}
+				}
+				frozen[locate.Continent(c)] = true
+			}
+		}
+	}
+	return frozen
+}
+
+// Run probes every mirror until ctx ends.
+func (p *Prober) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	room := make(chan struct{}, probesAtOnce)
+	next := map[string]time.Time{} // when each is to be probed
+	for {
+		now, wake := time.Now(), time.Now().Add(p.cfg.Interval)
+		p.mu.Lock()
+		list := p.list
+		p.mu.Unlock()
+		if err := p.readQuarantine(); err != nil {
+			p.cfg.Logger.Error("the quarantined mirrors stay as they were", "error", err)
+		}
+		for i := range list.Len() {
+			m := list.Mirror(i)
+			if at := next[m.Name]; at.After(now) {
+				wake = earlier(wake, at)
+				continue
+			}
+			next[m.Name] = now.Add(jittered(p.cfg.Interval))
+			wake = earlier(wake, next[m.Name])
+			running.Go(func() {
+				select {
+				case room <- struct{}{}:
+					defer func() { <-room }()
+					p.ProbeNow(ctx, m)
+				case <-ctx.Done():
+				}
+			})
+		}
+		timer := time.NewTimer(time.Until(wake))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// jittered is a time give or take a fifth: routers that start together do not ask
+// together.
+func jittered(d time.Duration) time.Duration {
+	return d - d/5 + rand.N(2*d/5+1) //nolint:gosec // spreads work, keeps no secret
+}
+
+// ProbeNow asks a mirror of the list, and takes in what it answers.
+func (p *Prober) ProbeNow(ctx context.Context, m *choice.Mirror) {
+	start := time.Now()
+	err := p.probe(ctx, m)
+	if ctx.Err() != nil {
+		return
+	}
+	p.metrics.probed(m.Name, time.Since(start), err)
+	if wrong, ok := errors.AsType[wrongError](err); ok {
+		p.WrongBytes(m.Name, wrong.Error())
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.machines[m.Name]
+	if s == nil {
+		return // it left the list
+	}
+	was, now := s.up, time.Now()
+	if err == nil {
+		s.success(now)
+	} else {
+		_, atOnce := errors.AsType[fatalError](err)
+		s.failure(now, err.Error(), atOnce)
+	}
+	if s.up != was {
+		p.cfg.Logger.Warn("a mirror changed", "mirror", m.Name, "up", s.up, "reason", s.reason)
+	}
+}
+
+// WrongBytes takes in that a mirror sent content that is not what it should be.
+// The second time quarantines it.
+func (p *Prober) WrongBytes(name, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.machines[name]
+	if s == nil || !s.wrongBytes(time.Now(), reason) {
+		return
+	}
+	p.cfg.Logger.Error("a mirror is quarantined until a person lifts it, with entrepot geo lift", "mirror", name, "reason", reason)
+	if p.cfg.QuarantineFile == "" {
+		return
+	}
+	all, err := ReadQuarantine(p.cfg.QuarantineFile)
+	if err == nil {
+		all[name] = Quarantined{Reason: reason, Since: s.isolation.UTC()}
+		err = writeQuarantine(p.cfg.QuarantineFile, all)
+	}
+	if err != nil {
+		p.cfg.Logger.Error("a quarantine could not be written: it ends with this process", "mirror", name, "error", err)
+	}
+}
+
+// readQuarantine takes in what the file says, which a person may have changed.
+func (p *Prober) readQuarantine() error {
+	if p.cfg.QuarantineFile == "" {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all, err := ReadQuarantine(p.cfg.QuarantineFile)
+	if err != nil {
+		return err
+	}
+	for name, s := range p.machines {
+		q, isolated := all[name]
+		switch {
+		case isolated:
+			s.isolated, s.isolation = cmp.Or(q.Reason, "the file says so"), q.Since
+		case s.isolated != "":
+			s.isolated, s.wrong = "", 0
+			p.cfg.Logger.Warn("the quarantine of a mirror was lifted", "mirror", name)
+		}
+	}
+	return nil
+}
+
+// Status is what is known of a mirror, for people.
+type Status struct {
+	Name        string
+	Up          bool
+	Since       time.Time // up or down
+	Ramp        float64
+	Failures    int    // since the start
+	Flaps       int    // lately
+	Reason      string // of the last failure
+	Quarantined string // why; "" when it is not
+}
+
+// Status is what is known of each mirror, in the order of the list.
+func (p *Prober) Status() []Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]Status, 0, len(p.machines))
+	now := time.Now()
+	for i := range p.list.Len() {
+		name := p.list.Mirror(i).Name
+		s := p.machines[name]
+		all = append(all, Status{
+			Name: name, Up: s.up, Since: s.since, Ramp: s.ramp(now), Failures: s.failures, Flaps: s.flaps, Reason: s.reason, Quarantined: s.isolated,
+		})
+	}
+	return all
+}

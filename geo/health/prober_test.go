@@ -1,0 +1,334 @@
+package health
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"entrepot/geo/choice"
+	"entrepot/geo/locate"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// content is the blob that mirrors should have.
+func content() []byte {
+	data := make([]byte, 300<<10)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range data {
+		data[i] = byte(r.Uint32())
+	}
+	return data
+}
+
+const nameDigest = digest.Digest("sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+
+// goodMirror serves the blob and the name.
+func goodMirror(blob []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.Contains(r.URL.Path, "/blobs/"):
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(blob))
+		case strings.Contains(r.URL.Path, "/manifests/"):
+			w.Header().Set("Docker-Content-Digest", string(nameDigest))
+		default:
+			w.WriteHeader(http.StatusOK)
+		}
+	}
+}
+
+func samples(blob []byte) Samples {
+	d := digest.FromBytes(blob)
+	return Samples{
+		Content: func(*choice.Mirror) (Sample, bool) {
+			return Sample{
+				What: choice.Blob, Size: int64(len(blob)),
+				Target: choice.Target{Namespace: "up", Repository: "app", Route: "blobs/" + string(d), Digest: d},
+				Read: func(_ context.Context, offset, length int64) ([]byte, error) {
+					return blob[offset : offset+length], nil
+				},
+			}, true
+		},
+		Name: func(*choice.Mirror) (Name, bool) {
+			return Name{Target: choice.Target{Namespace: "up", Repository: "app", Route: "manifests/v1"}, Digest: nameDigest}, true
+		},
+	}
+}
+
+func listOf(t *testing.T, urls ...string) *choice.List {
+	t.Helper()
+	mirrors := make([]choice.Mirror, len(urls))
+	for i, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mirrors[i] = choice.Mirror{Name: fmt.Sprintf("m%d", i), URLs: []*url.URL{u}, Continent: locate.EU}
+	}
+	list, err := choice.NewList(mirrors, choice.Constants{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func newProber(t *testing.T, cfg Config) *Prober {
+	t.Helper()
+	if cfg.Client == nil {
+		transport := &http.Transport{}
+		t.Cleanup(transport.CloseIdleConnections)
+		cfg.Client = &http.Client{Transport: transport}
+	}
+	p, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestAProbeTellsGoodMirrorsFromOthers(t *testing.T) {
+	blob := content()
+	rotten := bytes.Clone(blob)
+	for i := range rotten {
+		rotten[i] ^= 1
+	}
+	elsewhere := httptest.NewServer(goodMirror(blob))
+	t.Cleanup(elsewhere.Close)
+	for name, row := range map[string]struct {
+		handler http.HandlerFunc
+		want    string
+		atOnce  bool
+		wrong   bool
+	}{
+		"good":            {goodMirror(blob), "", false, false},
+		"without ranges":  {func(w http.ResponseWriter, r *http.Request) { r.Header.Del("Range"); goodMirror(blob)(w, r) }, "", false, false},
+		"wrong bytes":     {goodMirror(rotten), "are not those of", false, true},
+		"cut short":       {goodMirror(blob[:1000]), "416", false, false},
+		"without content": {http.NotFound, "404", false, false},
+		"another name": {func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				w.Header().Set("Docker-Content-Digest", "sha256:other")
+				return
+			}
+			goodMirror(blob)(w, r)
+		}, "and should be", false, false},
+		"redirect elsewhere": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", elsewhere.URL+"/v2/")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}, "which is not on the list", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(row.handler)
+			t.Cleanup(server.Close)
+			p := newProber(t, Config{List: listOf(t, server.URL), Samples: samples(blob)})
+			err := p.probe(t.Context(), p.list.Mirror(0))
+			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%v, want %q", err, row.want)
+			}
+			if _, fatal := errors.AsType[fatalError](err); fatal != row.atOnce {
+				t.Errorf("down at once is %v: %v", fatal, err)
+			}
+			if _, wrong := errors.AsType[wrongError](err); wrong != row.wrong {
+				t.Errorf("wrong bytes is %v: %v", wrong, err)
+			}
+		})
+	}
+}
+
+func TestAFaultOfTLSTakesAMirrorDownAtOnce(t *testing.T) {
+	server := httptest.NewTLSServer(goodMirror(nil))
+	server.Config.ErrorLog = nil
+	t.Cleanup(server.Close)
+	p := newProber(t, Config{List: listOf(t, server.URL)}) // which does not trust its certificate
+	if _, fatal := errors.AsType[fatalError](p.probe(t.Context(), p.list.Mirror(0))); !fatal {
+		t.Error("a certificate that is not trusted is a failure like others")
+	}
+}
+
+func TestADishonestMirrorIsQuarantinedUntilAPersonLiftsIt(t *testing.T) {
+	blob := content()
+	server := httptest.NewServer(goodMirror(bytes.Repeat([]byte{7}, len(blob))))
+	t.Cleanup(server.Close)
+	file := filepath.Join(t.TempDir(), "quarantine.json")
+	cfg := Config{List: listOf(t, server.URL), Samples: samples(blob), QuarantineFile: file}
+	p := newProber(t, cfg)
+	for range 2 {
+		p.ProbeNow(t.Context(), p.list.Mirror(0))
+	}
+	for _, p := range []*Prober{p, newProber(t, cfg)} { // after a restart as well
+		if _, states := p.States(); !states[0].Quarantined || p.Status()[0].Quarantined == "" {
+			t.Errorf("%+v", states[0])
+		}
+	}
+	if err := Lift(file, "other"); !errors.Is(err, ErrNotQuarantined) {
+		t.Errorf("lifting another: %v", err)
+	}
+	if err := Lift(file, "m0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.readQuarantine(); err != nil {
+		t.Fatal(err)
+	}
+	if _, states := p.States(); states[0].Quarantined {
+		t.Error("the running prober did not see that it was lifted")
+	}
+}
+
+func TestAFileOfQuarantinesThatCannotBeReadIsNotForgotten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "quarantine.json")
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Config{List: listOf(t, "https://a.example.org"), QuarantineFile: file}); err == nil || !strings.Contains(err.Error(), "mend the file") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAContinentIsFrozenWhenMoreThanHalfOfItFallsWithinAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProber(t, Config{List: listOf(t, "https://a.example", "https://b.example", "https://c.example", "https://d.example")})
+		for _, m := range p.machines {
+			m.success(time.Now())
+		}
+		fall := func(names ...string) {
+			for _, name := range names {
+				p.machines[name].failure(time.Now(), "gone", true)
+			}
+		}
+		frozen := func() bool {
+			_, states := p.States()
+			return states[0].Frozen
+		}
+		if fall("m0", "m1"); frozen() {
+			t.Error("frozen by half of it")
+		}
+		time.Sleep(2 * time.Minute)
+		if fall("m2"); frozen() {
+			t.Error("frozen by falls that are two minutes apart")
+		}
+		p.machines["m0"].up, p.machines["m1"].up = true, true
+		if fall("m0", "m1"); !frozen() {
+			t.Error("three of four fell within a minute, and it is not frozen")
+		}
+		p.machines["m1"].up = true
+		if frozen() {
+			t.Error("frozen with half of it up")
+		}
+	})
+}
+
+func TestEveryMirrorIsProbedAgainAndAgainAndAChangedListKeepsStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		client := &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+			asked.Add(1)
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+		})}
+		p := newProber(t, Config{List: listOf(t, "https://a.example", "https://b.example"), Client: client})
+		ctx, end := context.WithCancel(t.Context())
+		go p.Run(ctx)
+		time.Sleep(100 * time.Second)
+		synctest.Wait()
+		if n := asked.Load(); n < 2*8 || n > 2*13 {
+			t.Errorf("%d probes of two mirrors in 100 s", n)
+		}
+		p.SetList(listOf(t, "https://a.example"))
+		if list, states := p.States(); list.Len() != 1 || !states[0].Up {
+			t.Errorf("after the change: %+v", states)
+		}
+		end()
+		synctest.Wait()
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestAMirrorIsAskedOnceForContentAndTheAnswerHoldsForATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		status := http.StatusOK
+		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			asked.Add(1)
+			select {
+			case <-time.After(100 * time.Millisecond):
+				return &http.Response{StatusCode: status, Body: http.NoBody}, nil
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		})}
+		p := NewPresence(PresenceConfig{Client: client})
+		m := listOf(t, "https://a.example").Mirror(0)
+		target := &choice.Target{Namespace: "up", Repository: "app", Route: "blobs/x"}
+		has := func() (bool, error) { return p.Has(t.Context(), m, true, target) }
+		for range 20 {
+			go func() { _, _ = has() }()
+		}
+		time.Sleep(time.Second)
+		if ok, err := has(); !ok || err != nil || asked.Load() != 1 {
+			t.Errorf("found %v, %v, asked %d times", ok, err, asked.Load())
+		}
+		status = http.StatusNotFound
+		time.Sleep(25 * time.Hour)
+		if ok, err := has(); ok || err != nil || asked.Load() != 2 {
+			t.Errorf("a day later: found %v, %v, asked %d times", ok, err, asked.Load())
+		}
+		status = http.StatusOK
+		time.Sleep(31 * time.Second)
+		if ok, err := has(); !ok || err != nil {
+			t.Errorf("31 s later: found %v, %v", ok, err)
+		}
+		target.Route, status = "blobs/y", http.StatusBadGateway
+		if _, err := has(); err == nil {
+			t.Error("an error was taken for an answer")
+		}
+		status = http.StatusOK
+		if ok, err := has(); !ok || err != nil {
+			t.Errorf("after the error: %v, %v", ok, err)
+		}
+	})
+}
+
+func TestASlowMirrorIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})}
+		start := time.Now()
+		_, err := NewPresence(PresenceConfig{Client: client}).Has(t.Context(), listOf(t, "https://a.example").Mirror(0), true,
+			&choice.Target{Namespace: "up", Repository: "app", Route: "blobs/x"})
+		if took := time.Since(start); err == nil || took != DefaultAskWithin {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+}
+
+func TestWhatAPresenceRemembersIsBounded(t *testing.T) {
+	p := NewPresence(PresenceConfig{Remember: 100})
+	for i := range 1000 {
+		p.remember(fmt.Sprint(i), true)
+	}
+	if n := len(p.young) + len(p.old); n > 100 {
+		t.Errorf("%d answers are kept", n)
+	}
+	if _, ok := p.recall("999"); !ok {
+		t.Error("the newest is forgotten")
+	}
+}
