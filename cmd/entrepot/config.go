@@ -17,6 +17,7 @@ type Config struct {
 	Admin  AdminConfig   `yaml:"admin"`
 	Node   *NodeConfig   `yaml:"node"`
 	Origin *OriginConfig `yaml:"origin"`
+	Router *RouterConfig `yaml:"router"`
 }
 
 // LogConfig says what is logged and how.
@@ -291,9 +292,6 @@ func parseConfig(name string, data []byte, env func(string) (string, bool), read
 		Name:     name,
 		Env:      env,
 		ReadFile: readFile,
-		Refused: map[string]string{
-			"router": "role router is not built yet in this version; remove the key",
-		},
 	})
 	check{doc, readFile}.config(c)
 	if err := doc.Err(); err != nil {
@@ -322,6 +320,9 @@ func (c *Config) shutdownTimeout() time.Duration {
 	}
 	if c.Origin != nil {
 		longest = max(longest, c.Origin.ShutdownTimeout)
+	}
+	if c.Router != nil {
+		longest = max(longest, c.Router.ShutdownTimeout)
 	}
 	return time.Duration(longest)
 }

@@ -36,6 +36,9 @@ read or is not YAML, and 2 when the command itself is wrong.`,
 			if o := cfg.Origin; o != nil {
 				roles = append(roles, fmt.Sprintf("an origin on %s, store %s", o.Listen, o.Store))
 			}
+			if r := cfg.Router; r != nil {
+				roles = append(roles, fmt.Sprintf("a router on %s for %d mirrors", r.Listen, len(r.Mirrors)))
+			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s\n", args[0], strings.Join(roles, "; "))
 			return err
 		}),

@@ -35,7 +35,7 @@ type check struct {
 
 func (c check) config(cfg *Config) {
 	if !c.Has("node") && !c.Has("origin") && !c.Has("router") {
-		c.Problemf("", "the file configures no role; add node: with store and upstreams, or origin: with store")
+		c.Problemf("", "the file configures no role; add node: with store and upstreams, origin: with store, or router: with mirrors")
 	}
 	taken := []struct {
 		key     string
@@ -59,6 +59,10 @@ func (c check) config(cfg *Config) {
 	if cfg.Origin != nil {
 		c.origin(cfg.Origin)
 		listen("origin.listen", cfg.Origin.Listen)
+	}
+	if cfg.Router != nil {
+		c.router(cfg.Router, cfg.Node != nil)
+		listen("router.listen", cfg.Router.Listen)
 	}
 }
 

@@ -36,16 +36,25 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 			"node:\n  store: {dir: data}\n  upstreams:\n    docker.io:\n      tag_tll: 5m",
 			`config.yaml:5: unknown key "tag_tll" in node.upstreams.docker.io; did you mean "tag_ttl"? known keys: urls, tag_ttl, stale_while_revalidate, max_stale, negative_ttl, username, password, docker_config, token_hosts, redirect_hosts, ca, cert, key, max_concurrent, bandwidth, connect_timeout, response_timeout, stall_timeout, ledger`,
 		},
-		"misspelt role":        {"nod:\n  listen: :1", `config.yaml:1: unknown key "nod" in the file; did you mean "node"? known keys: log, admin, node, origin`},
+		"misspelt role":        {"nod:\n  listen: :1", `config.yaml:1: unknown key "nod" in the file; did you mean "node"? known keys: log, admin, node, origin, router`},
 		"origin without store": {node + "origin:\n  listen: :5001", `config.yaml:5: origin.store needs dir (a directory) or s3 (a bucket)`},
-		"router":               {"router: {}", `config.yaml:1: role router is not built yet in this version; remove the key`},
+		"empty router": {"router: {}", `config.yaml:1: router.mirrors is missing; write at least one mirror, such as {name: origin, urls: ["https://origin.example.org"], tier: origin, country: US, lat: 41.3, lon: -95.9}` +
+			"\nconfig.yaml:1: router has neither upstreams nor files; name those that its mirrors have, as in upstreams: {docker.io: {}}"},
+		"no authoritative mirror": {
+			"router:\n  upstreams: {docker.io: {}}\n  mirrors:\n    - {name: a, urls: [\"https://a.example.org\"], tier: trusted, country: DE}\n    - {name: a, urls: [\"https://b.example.org\"], tier: community, country: DE}",
+			"config.yaml:3: router.mirrors: mirror \"a\": there are two of this name; give each its own\nconfig.yaml:3: router.mirrors: no mirror is authoritative for names: give one tier origin, or names: true where it follows the ledger",
+		},
+		"a mirror of bad values": {
+			"router:\n  upstreams: {docker.io: {}}\n  mirrors: [{name: a, urls: [\"https://a.example.org\"], tier: gold, country: Germany, capacity: 40GB}]",
+			`config.yaml:3: router.mirrors[0].capacity: "40GB" is not a rate; write Kbps, Mbps, Gbps or Tbps, such as 40Gbps`,
+		},
 		"files of nowhere":     {node + "  default_files: dl.k8s.io\n", `config.yaml:5: node.default_files: "dl.k8s.io" is not one of node.files: `},
 		"a bad file pattern":   {node + "  files: {dl.k8s.io: {moving: [\"a//b\"]}}\n", `config.yaml:5: node.files.dl.k8s.io.moving: pattern "a//b": it has an empty element: names neither begin nor end with a slash, nor have two in a row`},
 		"a bad evidence":       {node + "  files: {dl.k8s.io: {verify: [md5]}}\n", `config.yaml:5: node.files.dl.k8s.io.verify: "md5" is not known; write headers, .sha256, .sha512 or SHA256SUMS`},
 		"a bad redirect host":  {node + "  files: {dl.k8s.io: {redirect_hosts: [\"https://cdn.dl.k8s.io\"]}}\n", `config.yaml:5: node.files.dl.k8s.io.redirect_hosts: "https://cdn.dl.k8s.io" is not a host; write it without scheme and path, such as cdn.example.org or *.example.org`},
 		"files below /v2":      {node + "  files: {v2: {}}\n", `config.yaml:5: node.files.v2: paths below /v2/ have a meaning of their own; choose another name`},
 		"bounds the wrong way": {node + "  files: {dl.k8s.io: {min_ttl: 2h, max_ttl: 1h}}\n", `config.yaml:5: node.files.dl.k8s.io.min_ttl is 2h; it must not exceed max_ttl, 1h`},
-		"empty file":           {"", `config.yaml:1: the file configures no role; add node: with store and upstreams, or origin: with store`},
+		"empty file":           {"", `config.yaml:1: the file configures no role; add node: with store and upstreams, origin: with store, or router: with mirrors`},
 		"empty node":           {"node:", "config.yaml:1: node.store needs dir (a directory) or s3 (a bucket)\nconfig.yaml:1: node.upstreams is missing; name at least one registry, such as docker.io: {}, or a file server in node.files"},
 		"two upstreams of one name": {
 			node + "    quay.io: {}\n    docker.io: {}",

@@ -28,6 +28,7 @@ func rootCommand() *cobra.Command {
 		promoteCommand(),
 		ledgerCommand(),
 		storeCommand(),
+		geoCommand(),
 		configCommand(),
 		versionCommand(),
 	)

@@ -125,7 +125,7 @@ func TestServeRefusesToStartWithAClearErrorAndStatus1(t *testing.T) {
 		"node's port in use":        {admin + "node:\n  listen: " + taken.Addr().String() + "\n  store: {dir: d}\n" + upstreams, "node.listen: " + taken.Addr().String() + " is in use by another process; stop it, or configure another address"},
 		"admin's port in use":       {"admin: {listen: \"" + taken.Addr().String() + "\"}\nnode:\n  listen: 127.0.0.1:0\n  store: {dir: d}\n" + upstreams, "admin.listen: " + taken.Addr().String() + " is in use"},
 		"store not writable":        {admin + "node:\n  listen: 127.0.0.1:0\n  store: {dir: " + file + "/store}\n" + upstreams, "node.store.dir"},
-		"later role":                {admin + "router: {listen: \":8080\"}\n", `config.yaml:2: role router is not built yet in this version`},
+		"router without mirrors":    {admin + "router: {listen: \":8080\", upstreams: {docker.io: {}}}\n", `config.yaml:2: router.mirrors is missing`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := command(t, "serve", "--config", writeFile(t, t.TempDir(), "config.yaml", c.config))
@@ -144,6 +144,7 @@ func TestServeRefusesToStartWithAClearErrorAndStatus1(t *testing.T) {
 type served struct {
 	cmd         *exec.Cmd
 	node, admin string // host:port
+	config      string // the configuration file
 
 	mu    sync.Mutex
 	lines []map[string]any
@@ -156,7 +157,8 @@ type served struct {
 func start(t *testing.T, config string) *served {
 	t.Helper()
 	cmd := command(t, "serve")
-	cmd.Env = append(cmd.Env, "ENTREPOT_CONFIG="+writeFile(t, cmd.Dir, "config.yaml", config))
+	file := writeFile(t, cmd.Dir, "config.yaml", config)
+	cmd.Env = append(cmd.Env, "ENTREPOT_CONFIG="+file)
 	log, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +166,7 @@ func start(t *testing.T, config string) *served {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &served{cmd: cmd, news: make(chan struct{}), ended: make(chan struct{})}
+	p := &served{cmd: cmd, config: file, news: make(chan struct{}), ended: make(chan struct{})}
 	go p.read(log)
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it has ended already, when the test went well

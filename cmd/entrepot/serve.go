@@ -39,7 +39,8 @@ func serveCommand() *cobra.Command {
 		Short: "Run every role that the configuration file has",
 		Long: `Serve runs every role that the configuration file has, until SIGTERM or
 SIGINT. Running transfers then get node.shutdown_timeout to finish; a second
-signal cuts them. SIGHUP has the certificate's files read at once.
+signal cuts them. SIGHUP has the certificate's files and the router's list of
+mirrors read at once.
 
 Without a file it runs a node for the public registries on :5000, with its store
 in ./data, an empty origin on :5001 that nobody may write, and the admin
@@ -56,7 +57,7 @@ listener on 127.0.0.1:9090.`,
 					return err
 				}
 			}
-			return serve(cmd.Context(), cfg, cmd.ErrOrStderr())
+			return serve(cmd.Context(), cfg, file, cmd.ErrOrStderr())
 		}),
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file, default $ENTREPOT_CONFIG; without either, standalone")
@@ -70,9 +71,9 @@ type role interface {
 	close(ctx context.Context) error
 }
 
-// serve runs the roles of cfg until a signal or ctx ends it, or a listener
+// serve runs the roles of cfg, which file has unless it is "", until a signal or ctx ends it, or a listener
 // fails.
-func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
+func serve(ctx context.Context, cfg *Config, file string, stderr io.Writer) error {
 	stop, cut, endSignals := onSignals(ctx)
 	defer endSignals()
 	limitMemory(cfg.memory(), os.LookupEnv)
@@ -91,7 +92,7 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 	// can be watched; the others accept from the start and answer once their
 	// stores are open.
 	p.start(p.admin, newServer(adminHandler(p.registry, &p.ready, build.Version), nil, logs.main))
-	roles, err := openRoles(cfg, logs, p.registry, build) //nolint:contextcheck // roles live until close, not until the signal
+	roles, err := openRoles(cfg, file, logs, p.registry, build) //nolint:contextcheck // roles live until close, not until the signal
 	if err != nil {
 		return errors.Join(err, p.shutdown(cut, 0))
 	}
@@ -125,7 +126,7 @@ func serve(ctx context.Context, cfg *Config, stderr io.Writer) error {
 }
 
 // openRoles makes the roles that cfg has, by their keys in the configuration.
-func openRoles(cfg *Config, logs *loggers, reg prometheus.Registerer, build buildVersion) (map[string]role, error) {
+func openRoles(cfg *Config, file string, logs *loggers, reg prometheus.Registerer, build buildVersion) (map[string]role, error) {
 	roles := map[string]role{}
 	var err error
 	if cfg.Node != nil {
@@ -138,6 +139,16 @@ func openRoles(cfg *Config, logs *loggers, reg prometheus.Registerer, build buil
 		var o *originRole
 		if o, err = openOrigin(cfg.Origin, logs, reg); err == nil {
 			roles["origin"] = o
+		}
+	}
+	if cfg.Router != nil && err == nil {
+		var own http.Handler // an interface that holds a nil *node is not nil
+		if n := roles["node"]; n != nil {
+			own = n.handler()
+		}
+		var r *routerRole
+		if r, err = openRouter(cfg.Router, file, own, logs, reg); err == nil {
+			roles["router"] = r
 		}
 	}
 	if err == nil {
@@ -225,6 +236,11 @@ func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (_ *process, 
 			return nil, err
 		}
 	}
+	if cfg.Router != nil {
+		if err := p.open(ctx, watching, "router", cfg.Router.Listen, cfg.Router.TLS, log); err != nil {
+			return nil, err
+		}
+	}
 	return p, nil
 }
 
@@ -309,6 +325,9 @@ func announce(log *slog.Logger, stderr io.Writer, cfg *Config, p *process, build
 	}
 	if o := cfg.Origin; o != nil {
 		attrs = append(attrs, "origin_store", o.Store.String(), "origin_writable", o.Htpasswd != "")
+	}
+	if r := cfg.Router; r != nil {
+		attrs = append(attrs, "mirrors", len(r.Mirrors))
 	}
 	log.Info("serving", attrs...)
 	if !isTerminal(stderr) {

@@ -1,0 +1,362 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"entrepot/geo/choice"
+	"entrepot/geo/health"
+	"entrepot/geo/locate"
+	"entrepot/registry/access"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// RouterConfig is the one name, which sends requests to mirrors.
+type RouterConfig struct {
+	Listen          Address                         `yaml:"listen"`
+	TLS             *TLSConfig                      `yaml:"tls"`
+	TrustedProxies  []string                        `yaml:"trusted_proxies"`
+	Mirrors         []MirrorConfig                  `yaml:"mirrors"`
+	Measured        []MeasuredConfig                `yaml:"measured"`
+	DefaultUpstream string                          `yaml:"default_upstream"`
+	Upstreams       map[string]RouterUpstreamConfig `yaml:"upstreams"`
+	DefaultFiles    string                          `yaml:"default_files"`
+	Files           map[string]RouterFilesConfig    `yaml:"files"`
+	Fallback        URL                             `yaml:"fallback"`
+	Cosign          URL                             `yaml:"cosign"`
+	Fixed           FixedConfig                     `yaml:"fixed"`
+	Geo             GeoConfig                       `yaml:"geo"`
+	Probes          ProbesConfig                    `yaml:"probes"`
+	ShutdownTimeout Duration                        `yaml:"shutdown_timeout"`
+}
+
+// MirrorConfig is a mirror that clients may be sent to.
+type MirrorConfig struct {
+	Name           string      `yaml:"name"`
+	URLs           []string    `yaml:"urls"`
+	Kind           string      `yaml:"kind"`
+	Tier           string      `yaml:"tier"`
+	Names          bool        `yaml:"names"`
+	Incomplete     bool        `yaml:"incomplete"`
+	Lat            Degrees     `yaml:"lat"`
+	Lon            Degrees     `yaml:"lon"`
+	Country        string      `yaml:"country"`
+	Continent      string      `yaml:"continent"`
+	Cloud          CloudRegion `yaml:"cloud"`
+	Prefixes       []string    `yaml:"prefixes"`
+	ASNs           []int       `yaml:"asns"`
+	Families       []int       `yaml:"families"`
+	Namespaces     []string    `yaml:"namespaces"`
+	OnlyCountries  []string    `yaml:"only_countries"`
+	NeverCountries []string    `yaml:"never_countries"`
+	MaxSize        Size        `yaml:"max_size"`
+	Capacity       BitRate     `yaml:"capacity"`
+	CostPerGiB     Degrees     `yaml:"cost_per_gib"`
+	Draining       bool        `yaml:"draining"`
+}
+
+// SetDefaults sets the defaults of a mirror.
+func (c *MirrorConfig) SetDefaults() { c.Kind, c.Capacity = "node", choice.DefaultCapacity }
+
+// MeasuredConfig is how long a mirror takes to the clients of a country.
+type MeasuredConfig struct {
+	From   string  `yaml:"from"`
+	Mirror string  `yaml:"mirror"`
+	Millis Degrees `yaml:"ms"`
+}
+
+// RouterUpstreamConfig is an upstream of images that mirrors have.
+type RouterUpstreamConfig struct {
+	Private bool `yaml:"private"`
+}
+
+// RouterFilesConfig is an upstream of files that mirrors have.
+type RouterFilesConfig struct {
+	Private   bool          `yaml:"private"`
+	Immutable []string      `yaml:"immutable"`
+	Moving    []string      `yaml:"moving"`
+	Ledger    *LedgerConfig `yaml:"ledger"`
+}
+
+// SetDefaults sets the defaults of an upstream of files.
+func (f *RouterFilesConfig) SetDefaults() {
+	f.Immutable = []string{"release/v*/**", "**/by-hash/**"}
+	f.Moving = []string{"**/stable*.txt", "**/latest*.txt"}
+}
+
+// FixedConfig is who is served by this process's node, and not redirected.
+type FixedConfig struct {
+	Hosts   []string `yaml:"hosts"`
+	Clients []string `yaml:"clients"`
+}
+
+// GeoConfig is by what clients are located.
+type GeoConfig struct {
+	Dir      Path              `yaml:"dir"`
+	City     Path              `yaml:"city"`
+	ASN      Path              `yaml:"asn"`
+	Country  Path              `yaml:"country"`
+	Prefixes []GeoPrefixConfig `yaml:"prefixes"`
+}
+
+// GeoPrefixConfig is a network of which the operator knows where it is.
+type GeoPrefixConfig struct {
+	Prefix  string      `yaml:"prefix"`
+	Country string      `yaml:"country"`
+	Lat     Degrees     `yaml:"lat"`
+	Lon     Degrees     `yaml:"lon"`
+	Cloud   CloudRegion `yaml:"cloud"`
+}
+
+// ProbesConfig is how mirrors are watched.
+type ProbesConfig struct {
+	Interval      Duration `yaml:"interval"`
+	Timeout       Duration `yaml:"timeout"`
+	Blobs         []string `yaml:"blobs"`
+	RedirectHosts []string `yaml:"redirect_hosts"`
+	Quarantine    Path     `yaml:"quarantine"`
+}
+
+// SetDefaults sets the defaults of a router.
+func (r *RouterConfig) SetDefaults() {
+	r.Listen = ":8080"
+	r.ShutdownTimeout = Duration(10 * time.Second)
+	r.Probes.SetDefaults()
+}
+
+// SetDefaults sets the defaults of probes.
+func (p *ProbesConfig) SetDefaults() {
+	p.Interval, p.Timeout = Duration(health.DefaultInterval), Duration(health.DefaultTimeout)
+}
+
+// Degrees is a decimal number.
+type Degrees float64
+
+// UnmarshalText reads a number.
+func (d *Degrees) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || v != v || v > 1e9 || v < -1e9 {
+		return errors.New("is not a number; write one such as 50.1 or -95.9")
+	}
+	*d = Degrees(v)
+	return nil
+}
+
+// String writes a number.
+func (d Degrees) String() string { return strconv.FormatFloat(float64(d), 'f', -1, 64) }
+
+// BitRate is a number of bits a second: 40Gbps, 500Mbps.
+type BitRate int64
+
+// UnmarshalText reads a rate.
+func (b *BitRate) UnmarshalText(text []byte) error {
+	m := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([KMGT])bps$`).FindStringSubmatch(string(text))
+	if m == nil {
+		return errors.New("is not a rate; write Kbps, Mbps, Gbps or Tbps, such as 40Gbps")
+	}
+	n, err := strconv.ParseFloat(m[1], 64)
+	if err != nil || n > 1e6 {
+		return errors.New("is too large for a rate")
+	}
+	*b = BitRate(n * map[string]float64{"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[m[2]])
+	return nil
+}
+
+// String writes a rate in the largest unit that keeps it whole.
+func (b BitRate) String() string {
+	for _, u := range []struct {
+		bits BitRate
+		name string
+	}{{1e12, "Tbps"}, {1e9, "Gbps"}, {1e6, "Mbps"}} {
+		if b >= u.bits && b%u.bits == 0 {
+			return strconv.FormatInt(int64(b/u.bits), 10) + u.name
+		}
+	}
+	return strconv.FormatFloat(float64(b)/1e3, 'f', -1, 64) + "Kbps"
+}
+
+// CloudRegion is a cloud and its region: aws:eu-central-1.
+type CloudRegion string
+
+// UnmarshalText reads a cloud and its region.
+func (c *CloudRegion) UnmarshalText(text []byte) error {
+	cloud, region, ok := strings.Cut(string(text), ":")
+	if !ok || cloud == "" || region == "" {
+		return errors.New("is not a cloud and its region; write both, such as aws:eu-central-1")
+	}
+	*c = CloudRegion(text)
+	return nil
+}
+
+func (c CloudRegion) split() (cloud, region string) {
+	cloud, region, _ = strings.Cut(string(c), ":")
+	return cloud, region
+}
+
+// mirrors are the mirrors as the choice takes them. The error joins every problem.
+func (r *RouterConfig) mirrors(atlas *locate.Atlas) (*choice.List, error) {
+	mirrors := make([]choice.Mirror, len(r.Mirrors))
+	var problems []error
+	for i := range r.Mirrors {
+		m, err := r.Mirrors[i].mirror(atlas)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("mirror %q: %w", r.Mirrors[i].Name, err))
+		}
+		mirrors[i] = m
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	var constants choice.Constants
+	for _, m := range r.Measured {
+		from, err := locate.ParseCountry(m.From)
+		if err != nil {
+			return nil, fmt.Errorf("measured: from %w", err)
+		}
+		constants.Measured = append(constants.Measured, choice.Measurement{From: from, Mirror: m.Mirror, Millis: float64(m.Millis)})
+	}
+	return choice.NewList(mirrors, constants)
+}
+
+func (c *MirrorConfig) mirror(atlas *locate.Atlas) (m choice.Mirror, err error) {
+	m = choice.Mirror{
+		Name: c.Name, Names: c.Names, Incomplete: c.Incomplete, Lat: float64(c.Lat), Lon: float64(c.Lon), Families: c.Families,
+		Namespaces: c.Namespaces, MaxSize: int64(c.MaxSize), Capacity: int64(c.Capacity), CostPerGiB: float64(c.CostPerGiB), Draining: c.Draining,
+	}
+	m.Cloud, m.Region = c.Cloud.split()
+	var problems []error
+	keep := func(err error) {
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
+	for _, text := range c.URLs {
+		u, err := url.Parse(text)
+		keep(err)
+		if err == nil {
+			m.URLs = append(m.URLs, u)
+		}
+	}
+	m.Kind, err = choice.ParseKind(c.Kind)
+	keep(err)
+	m.Tier, err = choice.ParseTier(c.Tier)
+	keep(err)
+	m.Country, err = locate.ParseCountry(c.Country)
+	keep(err)
+	if m.Continent = atlas.Continent(m.Country); c.Continent != "" {
+		m.Continent, err = locate.ParseContinent(c.Continent)
+		keep(err)
+	} else if err == nil && m.Continent == 0 {
+		keep(fmt.Errorf("country %s is in no continent that is known; write continent", m.Country))
+	}
+	m.Prefixes, err = prefixes(c.Prefixes)
+	keep(err)
+	m.OnlyCountries, err = countries(c.OnlyCountries)
+	keep(err)
+	m.NeverCountries, err = countries(c.NeverCountries)
+	keep(err)
+	for _, asn := range c.ASNs {
+		if asn < 1 || asn > 1<<32-1 {
+			keep(fmt.Errorf("ASN %d is none", asn))
+		}
+		m.ASNs = append(m.ASNs, uint32(asn))
+	}
+	return m, errors.Join(problems...)
+}
+
+func prefixes(texts []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			return nil, fmt.Errorf("%q is no network; write one such as 10.0.0.0/8", text)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func countries(texts []string) ([]locate.Country, error) {
+	var all []locate.Country
+	for _, text := range texts {
+		c, err := locate.ParseCountry(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func patterns(texts []string) ([]access.Pattern, error) {
+	var all []access.Pattern
+	for _, text := range texts {
+		p, err := access.ParsePattern(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// location is how geo locates.
+func (g *GeoConfig) location(atlas *locate.Atlas) (locate.Config, error) {
+	cfg := locate.Config{Dir: string(g.Dir), City: string(g.City), ASN: string(g.ASN), Country: string(g.Country)}
+	for _, p := range g.Prefixes {
+		network, err := prefixes([]string{p.Prefix})
+		if err != nil {
+			return cfg, err
+		}
+		place := locate.Place{}
+		if p.Cloud != "" {
+			cloud, region := p.Cloud.split()
+			known, ok := atlas.Region(cloud, region)
+			if !ok {
+				known.Cloud, known.Region = cloud, region
+			}
+			place = known
+		}
+		if p.Country != "" {
+			c, err := locate.ParseCountry(p.Country)
+			if err != nil {
+				return cfg, fmt.Errorf("prefix %s: %w", p.Prefix, err)
+			}
+			if at, ok := atlas.Country(c); ok && !place.Located {
+				place.Lat, place.Lon, place.Radius, place.Located = at.Lat, at.Lon, at.Radius, true
+			}
+			place.Country, place.Continent = c, atlas.Continent(c)
+		}
+		if p.Lat != 0 || p.Lon != 0 {
+			place.Lat, place.Lon, place.Radius, place.Located = float64(p.Lat), float64(p.Lon), 0, true
+		}
+		cfg.Prefixes = append(cfg.Prefixes, locate.Prefix{Prefix: network[0], Place: place})
+	}
+	return cfg, nil
+}
+
+// probeBlob is a blob that mirrors are asked for: NAMESPACE/REPOSITORY@DIGEST.
+type probeBlob struct {
+	namespace, repository string
+	digest                digest.Digest
+}
+
+func parseProbeBlob(text string, r *RouterConfig) (probeBlob, error) {
+	wrong := fmt.Errorf("%q is no blob; write UPSTREAM/REPOSITORY@sha256:HEX of one that every mirror has", text)
+	name, d, ok := strings.Cut(text, "@")
+	namespace, repository, more := strings.Cut(name, "/")
+	if !ok || !more || repository == "" || digest.Digest(d).Validate() != nil {
+		return probeBlob{}, wrong
+	}
+	if _, ok := r.Upstreams[namespace]; !ok {
+		return probeBlob{}, fmt.Errorf("%w; %s is not among router.upstreams", wrong, namespace)
+	}
+	return probeBlob{namespace, repository, digest.Digest(d)}, nil
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"entrepot/geo/locate"
+)
+
+// router checks a router. Problems of the list of mirrors are told together, each
+// with its mirror.
+func (c check) router(r *RouterConfig, hasNode bool) {
+	if r.TLS != nil {
+		c.pair("router.tls", r.TLS.Cert, r.TLS.Key)
+	}
+	if len(r.Mirrors) == 0 {
+		c.Problemf("router", "router.mirrors is missing; write at least one mirror, such as {name: origin, urls: [\"https://origin.example.org\"], tier: origin, country: US, lat: 41.3, lon: -95.9}")
+	}
+	if len(r.Upstreams)+len(r.Files) == 0 {
+		c.Problemf("router", "router has neither upstreams nor files; name those that its mirrors have, as in upstreams: {docker.io: {}}")
+	}
+	atlas, err := locate.NewAtlas()
+	if err != nil {
+		c.Problemf("router", "router: %v", err)
+		return
+	}
+	if len(r.Mirrors) > 0 {
+		_, err := r.mirrors(atlas)
+		c.problems("router.mirrors", "router.mirrors: ", err)
+	}
+	_, err = r.Geo.location(atlas)
+	c.problems("router.geo.prefixes", "router.geo.prefixes: ", err)
+	for key, texts := range map[string][]string{"router.trusted_proxies": r.TrustedProxies, "router.fixed.clients": r.Fixed.Clients} {
+		_, err := prefixes(texts)
+		c.problems(key, key+": ", err)
+	}
+	c.routerNames(r)
+	if len(r.Fixed.Hosts)+len(r.Fixed.Clients) > 0 && !hasNode {
+		c.Problemf("router.fixed", "router.fixed needs a node in the same file, which serves those who are not redirected; add node:")
+	}
+	if r.Probes.Interval < Duration(time.Second) || r.Probes.Timeout < Duration(100*time.Millisecond) {
+		c.Problemf("router.probes", "router.probes: interval is %v and timeout %v; they must be at least 1s and 100ms", r.Probes.Interval, r.Probes.Timeout)
+	}
+	for _, text := range r.Probes.Blobs {
+		_, err := parseProbeBlob(text, r)
+		c.problems("router.probes.blobs", "router.probes.blobs: ", err)
+	}
+}
+
+// routerNames checks the names of upstreams, and what is said of them.
+func (c check) routerNames(r *RouterConfig) {
+	if _, ok := r.Upstreams[r.DefaultUpstream]; r.DefaultUpstream != "" && !ok {
+		c.Problemf("router.default_upstream", "router.default_upstream: %q is not among router.upstreams", r.DefaultUpstream)
+	}
+	if _, ok := r.Files[r.DefaultFiles]; r.DefaultFiles != "" && !ok {
+		c.Problemf("router.default_files", "router.default_files: %q is not among router.files", r.DefaultFiles)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Upstreams)) {
+		if !isHost(name) {
+			c.Problemf("router.upstreams."+name, "router.upstreams: %q is not a host; write host or host:port, such as docker.io", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
+		path, f := "router.files."+name, r.Files[name]
+		if !isHost(name) {
+			c.Problemf(path, "router.files: %q is not a host; write host or host:port, such as dl.k8s.io", name)
+		}
+		for key, texts := range map[string][]string{path + ".immutable": f.Immutable, path + ".moving": f.Moving} {
+			_, err := patterns(texts)
+			c.problems(key, key+": ", err)
+		}
+		if f.Ledger != nil {
+			c.ledger(path+".ledger", f.Ledger)
+		}
+	}
+}
+
+// problems tells each line of an error.
+func (c check) problems(key, prefix string, err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasSuffix(line, "cannot be used:") {
+			c.Problemf(key, "%s%s", prefix, line)
+		}
+	}
+}
+
+// clientAddress reads the address of a client.
+func clientAddress(text string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return a, fmt.Errorf("%q is no address; write one such as 192.0.2.1 or 2001:db8::1", text)
+	}
+	return a.Unmap().WithZone(""), nil
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"entrepot/geo"
+	"entrepot/geo/choice"
+	"entrepot/geo/health"
+	"entrepot/geo/locate"
+
+	"github.com/spf13/cobra"
+)
+
+func geoCommand() *cobra.Command {
+	group := &cobra.Command{
+		Use:   "geo",
+		Short: "Explain the router's choices, and lift quarantines",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("geo needs a subcommand: where or lift")
+		},
+	}
+	group.AddCommand(geoWhereCommand(), geoLiftCommand())
+	return group
+}
+
+// routerOf reads a configuration file that has a router.
+func routerOf(file string) (*RouterConfig, error) {
+	cfg, err := loadConfig(file)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Router == nil {
+		return nil, fmt.Errorf("%s has no router: add router: with mirrors", file)
+	}
+	return cfg.Router, nil
+}
+
+func geoWhereCommand() *cobra.Command {
+	var file, client, request, output string
+	var size int64
+	cmd := &cobra.Command{
+		Use:   "where --config FILE --client ADDRESS --request PATH",
+		Short: "Say where a router would send a client, and why",
+		Long: `Where says, without asking anybody, where a router with this configuration
+would send a client for a request: every mirror with its rank, or the reason it
+is passed over. All mirrors count as up, but for those in quarantine.`,
+		Args: cobra.NoArgs,
+		PreRunE: func(*cobra.Command, []string) error {
+			if output != "text" && output != "json" {
+				return fmt.Errorf("--output %q: want text or json", output)
+			}
+			return nil
+		},
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			e, err := explain(cmd, file, client, request, size)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				return encoder.Encode(e)
+			}
+			return printExplanation(cmd.OutOrStdout(), e)
+		}),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&file, "config", "", "configuration file with a router")
+	flags.StringVar(&client, "client", "", "address of the client")
+	flags.StringVar(&request, "request", "/v2/", "path that is asked for, such as /v2/library/nginx/manifests/latest")
+	flags.Int64Var(&size, "size", -1, "size of the content in bytes, if it is known")
+	flags.StringVar(&output, "output", "text", "text or json")
+	for _, name := range []string{"config", "client"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // the flag was defined above
+		}
+	}
+	return cmd
+}
+
+// explain makes a router that asks nobody, and has it explain.
+func explain(cmd *cobra.Command, file, client, request string, size int64) (*geo.Explanation, error) {
+	cfg, err := routerOf(file)
+	if err != nil {
+		return nil, err
+	}
+	address, err := clientAddress(client)
+	if err != nil {
+		return nil, fmt.Errorf("--client: %w", err)
+	}
+	atlas, err := locate.NewAtlas()
+	if err != nil {
+		return nil, err
+	}
+	list, err := cfg.mirrors(atlas)
+	if err != nil {
+		return nil, err
+	}
+	where, err := cfg.Geo.location(atlas)
+	if err != nil {
+		return nil, err
+	}
+	locator, err := locate.Open(where)
+	if err != nil {
+		return nil, err
+	}
+	isolated := map[string]health.Quarantined{}
+	if cfg.Probes.Quarantine != "" {
+		if isolated, err = health.ReadQuarantine(string(cfg.Probes.Quarantine)); err != nil {
+			return nil, err
+		}
+	}
+	states := make([]choice.State, list.Len())
+	for i := range states {
+		_, quarantined := isolated[list.Mirror(i).Name]
+		states[i] = choice.State{Up: true, Ramp: 1, Quarantined: quarantined}
+	}
+	surface := geo.Config{
+		Mirrors:       func() (*choice.List, []choice.State) { return list, states },
+		Locate:        locator.Locate,
+		DefaultImages: cfg.DefaultUpstream, DefaultFiles: cfg.DefaultFiles,
+	}
+	for name, u := range cfg.Upstreams {
+		surface.Images = append(surface.Images, geo.Images{Name: name, Private: u.Private})
+	}
+	for name, f := range cfg.Files {
+		files := geo.Files{Name: name, Private: f.Private}
+		if files.Immutable, err = patterns(f.Immutable); err != nil {
+			return nil, err
+		}
+		if files.Moving, err = patterns(f.Moving); err != nil {
+			return nil, err
+		}
+		surface.Files = append(surface.Files, files)
+	}
+	router, err := geo.New(surface)
+	if err != nil {
+		return nil, err
+	}
+	return router.Explain(cmd.Context(), address, true, request, size)
+}
+
+// printExplanation writes an explanation for a person.
+func printExplanation(out io.Writer, e *geo.Explanation) error {
+	place := []string{e.Place.Country, e.Place.Cloud, e.Place.Region}
+	if e.Place.ASN != 0 {
+		place = append(place, fmt.Sprintf("AS%d", e.Place.ASN))
+	}
+	known := strings.Join(strings.Fields(strings.Join(place, " ")), " ")
+	if known == "" {
+		known = "nowhere that is known"
+	}
+	if _, err := fmt.Fprintf(out, "%s is in %s (source: %s); %s asks for %s\n", e.Client, known, e.Place.Source, e.Request, e.What); err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "RANK\tMIRROR\tTIER\tCOST\tWHY\tURL") // Flush tells errors
+	for _, m := range e.Mirrors {
+		rank, cost := "-", ""
+		if m.Rank > 0 {
+			rank, cost = fmt.Sprint(m.Rank), fmt.Sprintf("%.1f ms", m.CostMs)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", rank, m.Name, m.Tier, cost, m.Class+m.Reason, m.URL)
+	}
+	return w.Flush()
+}
+
+func geoLiftCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "lift --config FILE MIRROR",
+		Short: "Lift the quarantine of a mirror that sent wrong bytes",
+		Args:  cobra.ExactArgs(1),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			cfg, err := routerOf(file)
+			if err != nil {
+				return err
+			}
+			if cfg.Probes.Quarantine == "" {
+				return fmt.Errorf("%s keeps quarantines in the router's memory only: restart it, or set router.probes.quarantine to a file", file)
+			}
+			if err := health.Lift(string(cfg.Probes.Quarantine), args[0]); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is lifted; a running router sees it with its next probes\n", args[0])
+			return err
+		}),
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file with a router")
+	if err := cmd.MarkFlagRequired("config"); err != nil {
+		panic(err) // the flag was defined above
+	}
+	return cmd
+}
