@@ -38,16 +38,18 @@ func newAttempts() *attempts {
 }
 
 // next counts a request, and returns how many mirrors the client has had before:
-// 0 for the first two requests, 1 for the next three. A range is a thing of its
-// own, as clients fetch those of one blob at once.
-func (a *attempts) next(client netip.Addr, path, ranges string) int {
+// 0 for the first two requests, 1 for the next three. A client is an address and
+// its software, as many have one address together. A range is a thing of its own,
+// as clients fetch those of one blob at once.
+func (a *attempts) next(client netip.Addr, agent, path, ranges string) int {
 	var h maphash.Hash
 	h.SetSeed(a.seed)
 	address := client.As16()
 	_, _ = h.Write(address[:]) // a hash takes all
-	_, _ = h.WriteString(path)
-	_ = h.WriteByte(0)
-	_, _ = h.WriteString(ranges)
+	for _, text := range []string{agent, path, ranges} {
+		_, _ = h.WriteString(text)
+		_ = h.WriteByte(0)
+	}
 	sum, now := h.Sum64(), uint32(time.Since(a.start)/time.Second)
 	a.mu.Lock()
 	defer a.mu.Unlock()

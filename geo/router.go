@@ -229,7 +229,7 @@ const retryLater = 10 * time.Second
 // first.
 func (x *exchange) choose(into []choice.Choice) []choice.Choice {
 	if x.r.Method == http.MethodGet { // a HEAD before it is no attempt
-		x.query.Attempt = x.rt.attempts.next(x.query.Client, x.r.URL.Path, x.r.Header.Get("Range"))
+		x.query.Attempt = x.rt.attempts.next(x.query.Client, x.r.UserAgent(), x.r.URL.Path, x.r.Header.Get("Range"))
 		x.obs.Attempt = x.query.Attempt
 	}
 	if x.r.URL.RawQuery != "" {
