@@ -66,7 +66,7 @@ func (x *exchange) file() error {
 	if err != nil {
 		return err
 	}
-	f, err := x.rt.filesOf(&req)
+	f, err := x.rt.find(&req)
 	if err != nil {
 		return err
 	}
@@ -74,10 +74,9 @@ func (x *exchange) file() error {
 		return err
 	}
 	metalink := x.wantsMetalink(f)
-	if err := x.parseFile(f); err != nil {
+	if err := x.parseFile(f, metalink); err != nil {
 		return err
 	}
-	x.query.Verifies = f.digest != "" && (metalink || x.verifies())
 	var room [maxChoices]choice.Choice
 	choices := x.choose(room[:0])
 	if x.r.URL.RawQuery != "" && x.r.URL.Query().Has("mirrorlist") {
@@ -96,26 +95,17 @@ func (x *exchange) file() error {
 	return nil
 }
 
-// filesOf says which upstream's file a request means, by the rule of nodes: the
-// first element of the path, the Host, the default.
-func (rt *Router) filesOf(req *registry.FileRequest) (*found, error) {
-	first, rest, more := strings.Cut(req.Path, "/")
-	up, file := rt.files[first], rest
-	if up == nil || !more {
-		if up, file = rt.files[hostOnly(req.Host)], req.Path; up == nil {
-			up = rt.files[rt.cfg.DefaultFiles]
-		}
-	}
+// find says which upstream's file a request means.
+func (rt *Router) find(req *registry.FileRequest) (*found, error) {
+	up, file := registry.RouteFile(req, rt.files, rt.files[rt.cfg.DefaultFiles])
 	if up == nil {
-		return nil, registry.Errorf(errcode.ErrorCodeNameUnknown,
-			"/%s names no file server of this router, and it has no default: put one's name first, as in /NAME/PATH", req.Path)
+		return nil, registry.NoFileUpstream(req)
 	}
 	name, err := url.PathUnescape(file)
 	if err != nil {
 		return nil, registry.Errorf(errcode.ErrorCodeNameInvalid, "the path %q is not percent-encoded properly: %w", file, err)
 	}
-	f := &found{up: up, path: file, name: name, size: -1}
-	return f, nil
+	return &found{up: up, path: file, name: name, size: -1}, nil
 }
 
 // wantsMetalink says whether a Metalink of the file is wanted, and cuts the suffix
@@ -135,17 +125,13 @@ func (up *Files) lookup(name string) (ledger.Entry, bool) {
 	if up.Ledger == nil {
 		return ledger.Entry{}, false
 	}
-	state := up.Ledger.State()
-	for _, destination := range up.Destinations {
-		if e, ok := state.Lookup(destination, name); ok {
-			return e, e.Exists()
-		}
-	}
-	return ledger.Entry{}, false
+	e, known := up.Ledger.State().LookupFile(up.Destinations, name)
+	return e, known && e.Exists()
 }
 
-// parseFile says what is asked for, in the words of the choice.
-func (x *exchange) parseFile(f *found) error {
+// parseFile says what is asked for, in the words of the choice. A client that wants
+// the file's Metalink verifies what it gets, as one does that says so.
+func (x *exchange) parseFile(f *found, metalink bool) error {
 	if e, ok := f.up.lookup(f.name); ok {
 		if revoked, ok := f.up.Ledger.State().Revoked(e.Digest); ok {
 			e := registry.Errorf(errcode.ErrorCodeDenied, "%s was revoked: %s", f.name, revoked.Reason)
@@ -162,6 +148,7 @@ func (x *exchange) parseFile(f *found) error {
 	if matchesAny(f.up.Immutable, f.name) && !matchesAny(f.up.Moving, f.name) {
 		q.What = choice.File
 	}
+	q.Verifies = f.digest != "" && (metalink || x.verifies())
 	q.Key = f.up.Name + "/" + releaseFolder(f.name)
 	t.Namespace, t.File = f.up.Name, f.path
 	return nil
@@ -204,11 +191,11 @@ func (x *exchange) folder(f *found, req *registry.FileRequest) (done bool, err e
 	switch {
 	case f.name == "" || strings.HasSuffix(f.name, "/"):
 		d, err = folder.List(x.r.Context(), f.up.Folders, list)
-	case path.Base(f.name) == "SHA256SUMS":
+	case path.Base(f.name) == folder.SumsName:
 		if _, promoted := f.up.lookup(f.name); promoted {
 			return false, nil
 		}
-		list.Path = strings.TrimSuffix(strings.TrimSuffix(f.name, "SHA256SUMS"), "/")
+		list.Path = strings.TrimSuffix(strings.TrimSuffix(f.name, folder.SumsName), "/")
 		d, err = folder.Sums(x.r.Context(), f.up.Folders, list)
 	default:
 		return false, nil
@@ -246,8 +233,8 @@ func (x *exchange) describe(f *found, choices []choice.Choice) {
 	var links []string
 	for i, place := range x.places(choices, maxDuplicates) {
 		link := "<" + place.url + ">; rel=duplicate; pri=" + strconv.Itoa(i+1)
-		if place.country != "" {
-			link += "; geo=" + strings.ToLower(place.country)
+		if country := place.mirror.Country.String(); country != "" {
+			link += "; geo=" + strings.ToLower(country)
 		}
 		links = append(links, link)
 	}
@@ -263,10 +250,9 @@ func (x *exchange) describe(f *found, choices []choice.Choice) {
 
 // place is where a file is to be had.
 type place struct {
-	mirror  *choice.Mirror
-	url     string
-	country string
-	cost    float64
+	mirror *choice.Mirror
+	url    string
+	cost   float64
 }
 
 // places are the first of some choices that have a URL for the target and, as far
@@ -279,7 +265,7 @@ func (x *exchange) places(choices []choice.Choice, most int) []place {
 			continue
 		}
 		if location := m.Location(x.query.Secure, &x.target); location != "" {
-			places = append(places, place{mirror: m, url: location, country: m.Country.String(), cost: c.Cost})
+			places = append(places, place{mirror: m, url: location, cost: c.Cost})
 		}
 	}
 	return places

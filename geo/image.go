@@ -63,7 +63,7 @@ func (x *exchange) image() error {
 
 // parseImage says what is asked for, in the words of the choice.
 func (x *exchange) parseImage(req *registry.Request) error {
-	up, repository, err := x.rt.imagesOf(req)
+	up, repository, err := registry.RouteImage(req, x.rt.images, x.rt.images[x.rt.cfg.DefaultImages])
 	if err != nil {
 		return err
 	}
@@ -96,41 +96,6 @@ func (x *exchange) parseImage(req *registry.Request) error {
 		return e
 	}
 	return nil
-}
-
-// imagesOf says which upstream a request means, and which of its repositories, by
-// the rule of nodes: the namespace, the first element of the path, the Host, the
-// default.
-func (rt *Router) imagesOf(req *registry.Request) (*Images, string, error) {
-	if req.Namespace != "" {
-		if up := rt.images[req.Namespace]; up != nil {
-			return up, req.Repository, nil
-		}
-		return nil, "", unknownUpstream(req.Namespace)
-	}
-	first, rest, more := strings.Cut(req.Repository, "/")
-	if up := rt.images[first]; up != nil && more {
-		return up, rest, nil
-	}
-	if up := rt.images[req.Host]; up != nil {
-		return up, req.Repository, nil
-	}
-	if up := rt.images[hostOnly(req.Host)]; up != nil {
-		return up, req.Repository, nil
-	}
-	if more && strings.ContainsAny(first, ".:") {
-		return nil, "", unknownUpstream(first)
-	}
-	if up := rt.images[rt.cfg.DefaultImages]; up != nil {
-		return up, req.Repository, nil
-	}
-	return nil, "", registry.Errorf(errcode.ErrorCodeNameUnknown,
-		"the request names no upstream, and this router has no default: put the upstream's name before the repository, or in the query as ns=NAME")
-}
-
-func unknownUpstream(name string) error {
-	return registry.Errorf(errcode.ErrorCodeNameUnknown,
-		"%q is not an upstream of this router: only configured upstreams are served", name)
 }
 
 // tagsQuery is the query of a list of tags, made anew of what was understood.

@@ -67,7 +67,7 @@ func (x *exchange) metalink(f *found, choices []choice.Choice) error {
 		},
 	}
 	for i, p := range places {
-		d.File.Links = append(d.File.Links, metalinkURL{Location: strings.ToLower(p.country), Priority: i + 1, URL: p.url})
+		d.File.Links = append(d.File.Links, metalinkURL{Location: strings.ToLower(p.mirror.Country.String()), Priority: i + 1, URL: p.url})
 	}
 	body, err := xml.MarshalIndent(&d, "", "  ")
 	if err != nil {

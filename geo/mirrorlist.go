@@ -32,7 +32,7 @@ func (x *exchange) mirrorList(f *found, choices []choice.Choice) {
 	l := listing{Name: f.name, Digest: string(f.digest), Size: max(0, f.size), Mirrors: []listed{}}
 	for _, p := range x.places(choices, maxChoices) {
 		l.Mirrors = append(l.Mirrors, listed{
-			Mirror: p.mirror.Name, URL: p.url, Country: p.country, Tier: p.mirror.Tier.String(), CostMs: tenths(p.cost),
+			Mirror: p.mirror.Name, URL: p.url, Country: p.mirror.Country.String(), Tier: p.mirror.Tier.String(), CostMs: tenths(p.cost),
 		})
 	}
 	x.answer(&l, mirrorListPage)

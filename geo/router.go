@@ -176,7 +176,7 @@ func (x *exchange) serve() {
 	x.query.Place = x.rt.cfg.Locate(client)
 	x.obs.Place = x.query.Place
 	switch path := x.r.URL.Path; {
-	case strings.HasPrefix(path, "/v2/"), path == "/v2":
+	case registry.IsAPI(path):
 		err = x.image()
 	case path == "/where":
 		err = x.where()
@@ -318,22 +318,9 @@ func (x *exchange) fail(err error) {
 		x.rt.cfg.Logger.ErrorContext(x.r.Context(), "request failed", "path", x.r.URL.Path, "error", err)
 		told = &registry.Error{Code: errcode.ErrorCodeUnknown, Message: "internal error: the log of this router has the reason"}
 	}
-	w := &statusWriter{ResponseWriter: x.w}
-	told.ServeHTTP(w, x.r)
-	x.obs.Status = w.status
-	x.rt.metrics.refused(w.status)
-}
-
-// statusWriter notes the status.
-type statusWriter struct {
-	http.ResponseWriter
-
-	status int
-}
-
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
+	told.ServeHTTP(x.w, x.r)
+	x.obs.Status = told.StatusCode()
+	x.rt.metrics.refused(x.obs.Status)
 }
 
 // queryValue is the first value of a parameter; "" when there is none, or a

@@ -253,8 +253,8 @@ func TestBadRequestsAreToldWhatWouldBeRight(t *testing.T) {
 		request, client, want string
 		status                int
 	}{
-		{"/v2/evil.example/app/manifests/x", berlin, "is not an upstream of this router", 404},
-		{"/v2/app/manifests/x?ns=evil.example", berlin, "is not an upstream of this router", 404},
+		{"/v2/evil.example/app/manifests/x", berlin, "is not an upstream here", 404},
+		{"/v2/app/manifests/x?ns=evil.example", berlin, "is not an upstream here", 404},
 		{"/v2/app/blobs/sha256:short", berlin, "digest", 400},
 		{"/v2/_catalog", berlin, "there is no catalog", 404},
 		{"/dl/../etc/passwd", berlin, "..", 400},

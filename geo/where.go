@@ -87,7 +87,7 @@ func (rt *Router) Explain(ctx context.Context, client netip.Addr, secure bool, r
 
 // parse says what a request asks for, in the words of the choice.
 func (x *exchange) parse() error {
-	if path := x.r.URL.Path; len(path) >= 3 && path[:3] == "/v2" && (len(path) == 3 || path[3] == '/') {
+	if registry.IsAPI(x.r.URL.Path) {
 		req, err := registry.ParseRequest(x.r)
 		if err != nil {
 			return err
@@ -102,15 +102,11 @@ func (x *exchange) parse() error {
 	if err != nil {
 		return err
 	}
-	f, err := x.rt.filesOf(&req)
+	f, err := x.rt.find(&req)
 	if err != nil {
 		return err
 	}
-	if err := x.parseFile(f); err != nil {
-		return err
-	}
-	x.query.Verifies = f.digest != "" && x.verifies()
-	return nil
+	return x.parseFile(f, false)
 }
 
 func (x *exchange) explain(request string) *Explanation {

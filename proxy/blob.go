@@ -21,7 +21,7 @@ const maxMemoryBlob = 256 << 10
 // Blob implements registry.Backend: from memory, from the local store, or by a
 // fill. Content by digest is the same whoever names it.
 func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, registry.CacheStatus, error) {
-	up, repo, err := n.route(req)
+	up, repo, err := registry.RouteImage(req, n.upstreams, n.fallback)
 	if err != nil {
 		return registry.Blob{}, registry.CacheStatus{Outcome: registry.OutcomeError}, err
 	}

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"entrepot/blobstore"
 	"entrepot/registry"
 
-	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -22,12 +20,12 @@ func (n *Node) File(ctx context.Context, req *registry.FileRequest) (registry.Fi
 	if d, ok := digestOfPath(req.Path); ok {
 		return n.fileByDigest(ctx, nil, d, req.Head)
 	}
-	up, path := n.routeFile(req)
+	up, path := registry.RouteFile(req, n.fileUpstreams, n.fileFallback)
 	if d, ok := digestOfPath(path); ok {
 		return n.fileByDigest(ctx, up, d, req.Head)
 	}
 	if up == nil {
-		return registry.File{}, registry.CacheStatus{Outcome: registry.OutcomeError}, noFileUpstream()
+		return registry.File{}, registry.CacheStatus{Outcome: registry.OutcomeError}, registry.NoFileUpstream(req)
 	}
 	name, err := url.PathUnescape(path)
 	if err != nil {
@@ -37,28 +35,6 @@ func (n *Node) File(ctx context.Context, req *registry.FileRequest) (registry.Fi
 		return n.promotedFile(ctx, nameKey{up: up, repo: path}, &e, req.Head)
 	}
 	return n.fileByName(ctx, nameKey{up, path, req.Query}, up.files.policy(name), req.Head)
-}
-
-// routeFile says which upstream a path means, and which of its files: by the first
-// element, else by the Host, else the default, which may be nil.
-func (n *Node) routeFile(req *registry.FileRequest) (up *upstreamState, path string) {
-	first, rest, _ := strings.Cut(req.Path, "/")
-	if up := n.fileUpstreams[first]; up != nil {
-		return up, rest
-	}
-	host := req.Host
-	if up := n.fileUpstreams[host]; up != nil {
-		return up, req.Path
-	}
-	if bare, _, err := net.SplitHostPort(host); err == nil && n.fileUpstreams[bare] != nil {
-		return n.fileUpstreams[bare], req.Path
-	}
-	return n.fileFallback, req.Path
-}
-
-func noFileUpstream() error {
-	return registry.Errorf(errcode.ErrorCodeNameUnknown,
-		"the path names no upstream of files, and this node has no default: put the upstream's name first, as in /NAME/path")
 }
 
 // digestOfPath reads "blobs/sha256:<hex>". Its colon may be percent-encoded.

@@ -59,7 +59,7 @@ func newLists[T any](n *Node, kind string, check func(context.Context, nameKey) 
 // Tags implements registry.Backend. A list is fetched and kept whole, so that
 // any page of it can be answered, also when upstream is gone.
 func (n *Node) Tags(ctx context.Context, req *registry.Request) ([]string, bool, registry.CacheStatus, error) {
-	up, repo, err := n.route(req)
+	up, repo, err := registry.RouteImage(req, n.upstreams, n.fallback)
 	if err != nil {
 		return nil, false, registry.CacheStatus{Outcome: registry.OutcomeError}, err
 	}
@@ -90,7 +90,7 @@ func page(items []string, last string, n int) ([]string, bool) {
 
 // Referrers implements registry.Backend.
 func (n *Node) Referrers(ctx context.Context, req *registry.Request) ([]ocispec.Descriptor, registry.CacheStatus, error) {
-	up, repo, err := n.route(req)
+	up, repo, err := registry.RouteImage(req, n.upstreams, n.fallback)
 	if err != nil {
 		return nil, registry.CacheStatus{Outcome: registry.OutcomeError}, err
 	}

@@ -65,7 +65,7 @@ func (n *Node) newTags() *names[*registry.ManifestHead] {
 
 // Manifest implements registry.Backend.
 func (n *Node) Manifest(ctx context.Context, req *registry.Request) (*registry.Manifest, registry.CacheStatus, error) {
-	up, repo, err := n.route(req)
+	up, repo, err := registry.RouteImage(req, n.upstreams, n.fallback)
 	if err != nil {
 		return nil, registry.CacheStatus{Outcome: registry.OutcomeError}, err
 	}

@@ -65,22 +65,17 @@ func (x *exchange) fail(err error) {
 			Message: "internal error: the log of this registry has the reason under request id " + x.obs.ID,
 		}
 	}
-	if told.RetryAfter > 0 {
-		x.header["Retry-After"] = []string{retryAfter(told.RetryAfter)}
-	}
-	if told.Challenge != "" {
-		x.header["Www-Authenticate"] = []string{told.Challenge}
-	}
+	told.SetHeaders(x.header)
 	x.header["Cache-Control"] = x.values.noStore
 	x.header["X-Content-Type-Options"] = x.values.nosniff
 	if x.plain {
 		x.header["Vary"] = []string{"Accept"}
 	}
 	if x.wantsText() {
-		x.document(told.status(), x.values.text, []byte(told.message()+"\n"))
+		x.document(told.StatusCode(), x.values.text, []byte(told.message()+"\n"))
 		return
 	}
-	x.document(told.status(), x.values.json, told.body())
+	x.document(told.StatusCode(), x.values.json, told.body())
 }
 
 // ServeHTTP answers a request with the error: as JSON to a client of the registry's
@@ -90,29 +85,34 @@ func (e *Error) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
-	if e.RetryAfter > 0 {
-		header.Set("Retry-After", retryAfter(e.RetryAfter))
-	}
+	e.SetHeaders(header)
 	body := e.body()
-	if strings.HasPrefix(r.URL.Path, apiPrefix) || strings.Contains(r.Header.Get("Accept"), "json") {
+	if IsAPI(r.URL.Path) || strings.Contains(r.Header.Get("Accept"), "json") {
 		header.Set("Content-Type", "application/json")
 	} else {
 		header.Set("Content-Type", "text/plain; charset=utf-8")
 		body = []byte(e.message() + "\n")
 	}
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(e.status())
+	w.WriteHeader(e.StatusCode())
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body) // who left does not read it
 	}
 }
 
-// retryAfter is a time in whole seconds, rounded up.
-func retryAfter(d time.Duration) string {
-	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+// SetHeaders sets the headers that tell the client what to do about the error:
+// Retry-After, in whole seconds, rounded up, and WWW-Authenticate.
+func (e *Error) SetHeaders(header http.Header) {
+	if e.RetryAfter > 0 {
+		header["Retry-After"] = []string{strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10)}
+	}
+	if e.Challenge != "" {
+		header["Www-Authenticate"] = []string{e.Challenge}
+	}
 }
 
-func (e *Error) status() int {
+// StatusCode is the HTTP status of the answer.
+func (e *Error) StatusCode() int {
 	if e.Status >= 400 && e.Status <= 599 {
 		return e.Status
 	}

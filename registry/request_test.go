@@ -163,8 +163,8 @@ func TestMalformedRequestIsRefusedSayingWhatWouldBeRight(t *testing.T) {
 			t.Errorf("%s: error %v, want an *Error", tc.target, err)
 			continue
 		}
-		if e.Code != tc.code || e.status() != tc.status || !strings.Contains(e.Message, tc.says) {
-			t.Errorf("%s: %v %d %q, want %v %d saying %q", tc.target, e.Code, e.status(), e.Message, tc.code, tc.status, tc.says)
+		if e.Code != tc.code || e.StatusCode() != tc.status || !strings.Contains(e.Message, tc.says) {
+			t.Errorf("%s: %v %d %q, want %v %d saying %q", tc.target, e.Code, e.StatusCode(), e.Message, tc.code, tc.status, tc.says)
 		}
 		if len(e.Message) > 500 {
 			t.Errorf("%s: the message has %d bytes", tc.target, len(e.Message))
@@ -223,7 +223,7 @@ func FuzzParse(f *testing.F) {
 		req, err := parse(u.Path, u.RawPath, u.RawQuery)
 		if err != nil {
 			var e *Error
-			if !errors.As(err, &e) || e.Message == "" || e.status() < 400 || e.status() >= 500 {
+			if !errors.As(err, &e) || e.Message == "" || e.StatusCode() < 400 || e.status() >= 500 {
 				t.Fatalf("%q: error %#v", target, err)
 			}
 			return

@@ -39,7 +39,7 @@ func FuzzContentRange(f *testing.F) {
 		r, err := parseContentRange([]string{text})
 		if err != nil {
 			var told *Error
-			if !errors.As(err, &told) || told.status() != 400 {
+			if !errors.As(err, &told) || told.StatusCode() != 400 {
 				t.Fatalf("%q: error %v is not for the client", text, err)
 			}
 			return

@@ -79,7 +79,7 @@ func describe(into map[string]documentedKey, path string, v reflect.Value) {
 		reflect.TypeFor[URL](): "URL", reflect.TypeFor[Secret](): "secret", reflect.TypeFor[Path](): "path",
 		reflect.TypeFor[LogLevel](): "level", reflect.TypeFor[LogFormat](): "format", reflect.TypeFor[string](): "text",
 		reflect.TypeFor[bool](): "true or false", reflect.TypeFor[int](): "number", reflect.TypeFor[[]string](): "list of texts", reflect.TypeFor[[]int](): "list of numbers",
-		reflect.TypeFor[Degrees](): "decimal number", reflect.TypeFor[BitRate](): "bits a second", reflect.TypeFor[CloudRegion](): "cloud and region",
+		reflect.TypeFor[Decimal](): "decimal number", reflect.TypeFor[BitRate](): "bits a second", reflect.TypeFor[CloudRegion](): "cloud and region",
 	}
 	if kind, ok := kinds[v.Type()]; ok {
 		value := fmt.Sprint(v.Interface())

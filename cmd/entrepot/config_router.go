@@ -3,13 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"entrepot/geo"
 	"entrepot/geo/choice"
 	"entrepot/geo/health"
 	"entrepot/geo/locate"
@@ -45,8 +48,8 @@ type MirrorConfig struct {
 	Tier           string      `yaml:"tier"`
 	Names          bool        `yaml:"names"`
 	Incomplete     bool        `yaml:"incomplete"`
-	Lat            Degrees     `yaml:"lat"`
-	Lon            Degrees     `yaml:"lon"`
+	Lat            Decimal     `yaml:"lat"`
+	Lon            Decimal     `yaml:"lon"`
 	Country        string      `yaml:"country"`
 	Continent      string      `yaml:"continent"`
 	Cloud          CloudRegion `yaml:"cloud"`
@@ -58,7 +61,7 @@ type MirrorConfig struct {
 	NeverCountries []string    `yaml:"never_countries"`
 	MaxSize        Size        `yaml:"max_size"`
 	Capacity       BitRate     `yaml:"capacity"`
-	CostPerGiB     Degrees     `yaml:"cost_per_gib"`
+	CostPerGiB     Decimal     `yaml:"cost_per_gib"`
 	Draining       bool        `yaml:"draining"`
 }
 
@@ -69,7 +72,7 @@ func (c *MirrorConfig) SetDefaults() { c.Kind, c.Capacity = "node", choice.Defau
 type MeasuredConfig struct {
 	From   string  `yaml:"from"`
 	Mirror string  `yaml:"mirror"`
-	Millis Degrees `yaml:"ms"`
+	Millis Decimal `yaml:"ms"`
 }
 
 // RouterUpstreamConfig is an upstream of images that mirrors have.
@@ -110,8 +113,8 @@ type GeoConfig struct {
 type GeoPrefixConfig struct {
 	Prefix  string      `yaml:"prefix"`
 	Country string      `yaml:"country"`
-	Lat     Degrees     `yaml:"lat"`
-	Lon     Degrees     `yaml:"lon"`
+	Lat     Decimal     `yaml:"lat"`
+	Lon     Decimal     `yaml:"lon"`
 	Cloud   CloudRegion `yaml:"cloud"`
 }
 
@@ -136,21 +139,21 @@ func (p *ProbesConfig) SetDefaults() {
 	p.Interval, p.Timeout = Duration(health.DefaultInterval), Duration(health.DefaultTimeout)
 }
 
-// Degrees is a decimal number.
-type Degrees float64
+// Decimal is a decimal number.
+type Decimal float64
 
 // UnmarshalText reads a number.
-func (d *Degrees) UnmarshalText(text []byte) error {
+func (d *Decimal) UnmarshalText(text []byte) error {
 	v, err := strconv.ParseFloat(string(text), 64)
 	if err != nil || v != v || v > 1e9 || v < -1e9 {
 		return errors.New("is not a number; write one such as 50.1 or -95.9")
 	}
-	*d = Degrees(v)
+	*d = Decimal(v)
 	return nil
 }
 
 // String writes a number.
-func (d Degrees) String() string { return strconv.FormatFloat(float64(d), 'f', -1, 64) }
+func (d Decimal) String() string { return strconv.FormatFloat(float64(d), 'f', -1, 64) }
 
 // BitRate is a number of bits a second: 40Gbps, 500Mbps.
 type BitRate int64
@@ -269,6 +272,26 @@ func (c *MirrorConfig) mirror(atlas *locate.Atlas) (m choice.Mirror, err error) 
 		m.ASNs = append(m.ASNs, uint32(asn))
 	}
 	return m, errors.Join(problems...)
+}
+
+// upstreams are the upstreams as the router takes them, in the order of their names,
+// without ledgers.
+func (r *RouterConfig) upstreams() (images []geo.Images, files []geo.Files, err error) {
+	for _, name := range slices.Sorted(maps.Keys(r.Upstreams)) {
+		images = append(images, geo.Images{Name: name, Private: r.Upstreams[name].Private})
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
+		c := r.Files[name]
+		f := geo.Files{Name: name, Private: c.Private}
+		if f.Immutable, err = patterns(c.Immutable); err != nil {
+			return nil, nil, fmt.Errorf("%s: immutable: %w", name, err)
+		}
+		if f.Moving, err = patterns(c.Moving); err != nil {
+			return nil, nil, fmt.Errorf("%s: moving: %w", name, err)
+		}
+		files = append(files, f)
+	}
+	return images, files, nil
 }
 
 func prefixes(texts []string) ([]netip.Prefix, error) {

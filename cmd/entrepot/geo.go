@@ -126,18 +126,8 @@ func explain(cmd *cobra.Command, file, client, request string, size int64) (*geo
 		Locate:        locator.Locate,
 		DefaultImages: cfg.DefaultUpstream, DefaultFiles: cfg.DefaultFiles,
 	}
-	for name, u := range cfg.Upstreams {
-		surface.Images = append(surface.Images, geo.Images{Name: name, Private: u.Private})
-	}
-	for name, f := range cfg.Files {
-		files := geo.Files{Name: name, Private: f.Private}
-		if files.Immutable, err = patterns(f.Immutable); err != nil {
-			return nil, err
-		}
-		if files.Moving, err = patterns(f.Moving); err != nil {
-			return nil, err
-		}
-		surface.Files = append(surface.Files, files)
+	if surface.Images, surface.Files, err = cfg.upstreams(); err != nil {
+		return nil, err
 	}
 	router, err := geo.New(surface)
 	if err != nil {

@@ -7,11 +7,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"entrepot/proxy"
 	"entrepot/proxy/upstream"
+	"entrepot/registry"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -101,7 +101,7 @@ func fileUpstreamOf(name string, u *FileUpstreamConfig, log *slog.Logger, build 
 type nodeSurface struct{ registry, files http.Handler }
 
 func (s *nodeSurface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, "/v2/") || r.URL.Path == "/v2" {
+	if registry.IsAPI(r.URL.Path) {
 		s.registry.ServeHTTP(w, r)
 		return
 	}

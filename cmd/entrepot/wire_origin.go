@@ -127,7 +127,7 @@ type surface struct{ registry, ledger, files http.Handler }
 
 func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case strings.HasPrefix(r.URL.Path, "/v2/"), r.URL.Path == "/v2":
+	case registry.IsAPI(r.URL.Path):
 		s.registry.ServeHTTP(w, r)
 	case strings.HasPrefix(r.URL.Path, ledgerPrefix):
 		s.ledger.ServeHTTP(w, r)

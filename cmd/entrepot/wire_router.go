@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -118,15 +117,14 @@ func (o *routerRole) surface(cfg *RouterConfig, node http.Handler, logs *loggers
 		Fixed:  geo.Fixed{Hosts: cfg.Fixed.Hosts, Clients: clients, Handler: node},
 		Logger: logs.main, Done: observeRouter(logs.access),
 	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Upstreams)) {
-		surface.Images = append(surface.Images, geo.Images{Name: name, Private: cfg.Upstreams[name].Private})
+	if surface.Images, surface.Files, err = cfg.upstreams(); err != nil {
+		return surface, fmt.Errorf("router.files: %w", err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Files)) {
-		f, err := o.files(name, cfg.Files[name], logs)
-		if err != nil {
-			return surface, fmt.Errorf("router.files.%s: %w", name, err)
+	for i := range surface.Files {
+		f := &surface.Files[i]
+		if err := o.openLedger(f, cfg.Files[f.Name].Ledger, logs); err != nil {
+			return surface, fmt.Errorf("router.files.%s.ledger: %w", f.Name, err)
 		}
-		surface.Files = append(surface.Files, f)
 	}
 	return surface, nil
 }
@@ -140,38 +138,31 @@ func otherNode(name string, location URL) *choice.Mirror {
 	return &choice.Mirror{Name: name, Kind: choice.Node, Tier: choice.Origin, URLs: []*url.URL{u}}
 }
 
-// files is an upstream of files, with its ledger.
-func (o *routerRole) files(name string, cfg RouterFilesConfig, logs *loggers) (f geo.Files, err error) {
-	f = geo.Files{Name: name, Private: cfg.Private}
-	if f.Immutable, err = patterns(cfg.Immutable); err != nil {
-		return f, fmt.Errorf("immutable: %w", err)
+// openLedger follows the ledger of an upstream of files, if it has one.
+func (o *routerRole) openLedger(f *geo.Files, cfg *LedgerConfig, logs *loggers) error {
+	if cfg == nil {
+		return nil
 	}
-	if f.Moving, err = patterns(cfg.Moving); err != nil {
-		return f, fmt.Errorf("moving: %w", err)
-	}
-	if cfg.Ledger == nil {
-		return f, nil
-	}
-	source, err := ledger.OpenStorage(cfg.Ledger.URL)
+	source, err := ledger.OpenStorage(cfg.URL)
 	if err != nil {
-		return f, fmt.Errorf("ledger.url: %w", err)
+		return fmt.Errorf("url: %w", err)
 	}
-	key, err := ledger.LoadKey(string(cfg.Ledger.Key))
+	key, err := ledger.LoadKey(string(cfg.Key))
 	if err != nil {
-		return f, fmt.Errorf("ledger.key: %w", err)
+		return fmt.Errorf("key: %w", err)
 	}
 	follower, err := ledger.NewFollower(context.Background(), ledger.FollowerConfig{
-		Source: source, Key: key, Interval: time.Duration(cfg.Ledger.Interval), Logger: logs.main,
+		Source: source, Key: key, Interval: time.Duration(cfg.Interval), Logger: logs.main,
 	})
 	if err != nil {
-		return f, fmt.Errorf("ledger: %w", err)
+		return err
 	}
 	o.follow = append(o.follow, follower)
-	if f.Destinations = cfg.Ledger.Names; f.Destinations == nil {
-		f.Destinations = []string{name, "https://" + name}
+	if f.Destinations = cfg.Names; f.Destinations == nil {
+		f.Destinations = []string{f.Name, "https://" + f.Name}
 	}
 	f.Ledger, f.Folders = follower, catalog.New(follower.State, f.Destinations...)
-	return f, nil
+	return nil
 }
 
 // watchList takes a changed list of mirrors into use, when the file changes or

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +55,7 @@ type snapshot struct {
 
 // stamp tells versions of a file apart.
 type stamp struct {
-	modified time.Time
+	modified int64 // Unix nanoseconds
 	size     int64
 }
 
@@ -217,10 +217,9 @@ func (l *Locator) look() map[string]stamp {
 	for _, f := range l.databases() {
 		paths = append(paths, f.path)
 	}
-	slices.Sort(paths)
 	for _, path := range paths {
 		if info, err := os.Stat(path); err == nil {
-			stamps[path] = stamp{info.ModTime(), info.Size()}
+			stamps[path] = stamp{info.ModTime().UnixNano(), info.Size()}
 		}
 	}
 	return stamps
@@ -237,7 +236,7 @@ func (l *Locator) Watch(ctx context.Context, every time.Duration) {
 		case <-tick.C:
 		}
 		l.reading.Lock()
-		same := mapsEqual(l.stamps, l.look())
+		same := maps.Equal(l.stamps, l.look())
 		l.reading.Unlock()
 		if same {
 			continue
@@ -249,18 +248,6 @@ func (l *Locator) Watch(ctx context.Context, every time.Duration) {
 		networks, databases := l.Size()
 		l.cfg.Logger.Info("took new location data into use", "networks", networks, "databases", databases)
 	}
-}
-
-func mapsEqual(a, b map[string]stamp) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for path, s := range a {
-		if other, ok := b[path]; !ok || !other.modified.Equal(s.modified) || other.size != s.size {
-			return false
-		}
-	}
-	return true
 }
 
 // Size is how many networks, and how many databases, places are known from.

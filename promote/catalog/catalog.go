@@ -109,12 +109,8 @@ func (c *Catalog) settle(path string) {
 
 // lookup is the entry of a file that is there.
 func (c *Catalog) lookup(s *ledger.State, path string) (ledger.Entry, bool) {
-	for _, name := range c.names {
-		if e, known := s.LookupFull(name + "/" + path); known && e.Kind == ledger.File {
-			return e, e.Exists()
-		}
-	}
-	return ledger.Entry{}, false
+	e, known := s.LookupFile(c.names, path)
+	return e, known && e.Exists()
 }
 
 // below is the path below a name of the file called file at a destination, if it

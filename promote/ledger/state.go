@@ -68,6 +68,18 @@ func (s *State) LookupFull(fullName string) (Entry, bool) {
 	return s.entry(s.newestFull(fullName))
 }
 
+// LookupFile returns the newest entry about a file below destinations, of which the
+// first counts that ever heard of the name: an upstream of files can be promoted to
+// by several.
+func (s *State) LookupFile(destinations []string, path string) (Entry, bool) {
+	for _, destination := range destinations {
+		if e, known := s.LookupFull(destination + "/" + path); known && e.Kind == File {
+			return e, true
+		}
+	}
+	return Entry{}, false
+}
+
 func (s *State) entry(sequence uint64, found bool) (Entry, bool) {
 	if !found {
 		return Entry{}, false

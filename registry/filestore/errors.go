@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"time"
 
 	"entrepot/registry"
 	"entrepot/registry/folder"
@@ -112,18 +111,8 @@ func (x *exchange) tell(err error) *problem {
 		return p
 	}
 	if told, ok := errors.AsType[*registry.Error](err); ok { // of the Authorizer
-		descriptor := told.Code.Descriptor()
-		p = &problem{status: told.Status, code: descriptor.Value, message: told.Message}
-		if p.status < 400 || p.status > 599 {
-			p.status = descriptor.HTTPStatusCode
-		}
-		if told.Challenge != "" {
-			x.w.Header().Set("Www-Authenticate", told.Challenge)
-		}
-		if told.RetryAfter > 0 {
-			x.w.Header().Set("Retry-After", strconv.FormatInt(int64((told.RetryAfter+time.Second-1)/time.Second), 10))
-		}
-		return p
+		told.SetHeaders(x.w.Header())
+		return &problem{status: told.StatusCode(), code: told.Code.Descriptor().Value, message: told.Message}
 	}
 	x.log.ErrorContext(x.r.Context(), "request failed",
 		slog.String("id", x.obs.ID), slog.String("method", x.obs.Method), slog.String("path", x.obs.Path), slog.Any("error", err))
