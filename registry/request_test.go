@@ -223,7 +223,7 @@ func FuzzParse(f *testing.F) {
 		req, err := parse(u.Path, u.RawPath, u.RawQuery)
 		if err != nil {
 			var e *Error
-			if !errors.As(err, &e) || e.Message == "" || e.StatusCode() < 400 || e.status() >= 500 {
+			if !errors.As(err, &e) || e.Message == "" || e.StatusCode() < 400 || e.StatusCode() >= 500 {
 				t.Fatalf("%q: error %#v", target, err)
 			}
 			return
