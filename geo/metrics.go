@@ -32,11 +32,26 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) redirected(to *choice.Mirror, q *choice.Query, size int64) {
-	m.redirects.WithLabelValues(to.Name, q.What.String()).Inc()
+// mirrorMetrics are those of one mirror.
+type mirrorMetrics struct {
+	redirects   [choice.Whats]prometheus.Counter
+	bytes, cost prometheus.Counter
+}
+
+// of makes ready the metrics of a mirror, which are needed with every redirect.
+func (m *metrics) of(mirror string) *mirrorMetrics {
+	of := &mirrorMetrics{bytes: m.bytes.WithLabelValues(mirror), cost: m.cost.WithLabelValues(mirror)}
+	for what := range choice.Whats {
+		of.redirects[what] = m.redirects.WithLabelValues(mirror, what.String())
+	}
+	return of
+}
+
+func (m *mirrorMetrics) redirected(to *choice.Mirror, q *choice.Query, size int64) {
+	m.redirects[q.What].Inc()
 	if size > 0 {
-		m.bytes.WithLabelValues(to.Name).Add(float64(size))
-		m.cost.WithLabelValues(to.Name).Add(float64(size) / (1 << 30) * to.CostPerGiB)
+		m.bytes.Add(float64(size))
+		m.cost.Add(float64(size) / (1 << 30) * to.CostPerGiB)
 	}
 }
 

@@ -89,15 +89,21 @@ type Observation struct {
 
 // Router is the one name. It is safe for concurrent use.
 type Router struct {
-	cfg      Config
-	images   map[string]*Images
-	files    map[string]*Files
-	attempts *attempts
-	metrics  *metrics
+	cfg       Config
+	images    map[string]*Images
+	files     map[string]*Files
+	attempts  *attempts
+	metrics   *metrics
+	values    headerValues
+	exchanges sync.Pool // of *exchange
 
 	refreshing sync.Mutex
 	view       atomic.Pointer[view]
 }
+
+// headerValues are header values that never change, ready to be put into a
+// response's header. They are shared: nothing writes to them.
+type headerValues struct{ noStore, noReferrer []string }
 
 // New makes a router. Its views of the mirrors are kept new by [Router.Run].
 // Errors say what of cfg is wrong.
@@ -109,6 +115,8 @@ func New(cfg Config) (*Router, error) {
 		cfg.Forwarders = locate.NewForwarders(nil)
 	}
 	rt := &Router{cfg: cfg, attempts: newAttempts(), metrics: newMetrics(cfg.Registerer), images: map[string]*Images{}, files: map[string]*Files{}}
+	rt.exchanges.New = func() any { return new(exchange) }
+	rt.values = headerValues{noStore: []string{"private, no-store"}, noReferrer: []string{"no-referrer"}}
 	for i := range cfg.Images {
 		rt.images[cfg.Images[i].Name] = &cfg.Images[i]
 	}
@@ -127,7 +135,12 @@ func New(cfg Config) (*Router, error) {
 
 // ServeHTTP implements http.Handler.
 func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := exchange{rt: rt, w: w, r: r, view: rt.view.Load()}
+	x := rt.exchanges.Get().(*exchange)
+	defer func() {
+		*x = exchange{}
+		rt.exchanges.Put(x)
+	}()
+	*x = exchange{rt: rt, w: w, r: r, view: rt.view.Load()}
 	if rt.cfg.Done != nil {
 		x.obs = Observation{Method: r.Method, Path: r.URL.Path, Start: time.Now()}
 		defer func() {
@@ -296,16 +309,16 @@ func (x *exchange) redirect(status, index int, location string) {
 		m := x.view.list.Mirror(index)
 		x.obs.Mirror = m.Name
 		size := max(0, x.query.Size)
-		x.view.loads[index].announced.Add(size)
-		x.rt.metrics.redirected(m, &x.query, size)
+		x.view.loads[index].redirected(m, &x.query, size)
 	} else {
 		x.rt.metrics.fellBack(&x.query)
 	}
 	header := x.w.Header()
 	header["Location"] = []string{location}
-	header["Cache-Control"] = []string{"private, no-store"} // it is this client's, now
-	header["Referrer-Policy"] = []string{"no-referrer"}
-	header["Content-Length"] = []string{"0"}
+	header["Cache-Control"] = x.rt.values.noStore // it is this client's, now
+	if status == http.StatusFound {
+		header["Referrer-Policy"] = x.rt.values.noReferrer // browsers follow these
+	}
 	x.obs.Status = status
 	x.w.WriteHeader(status)
 }

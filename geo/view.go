@@ -28,6 +28,13 @@ type load struct {
 	name      string
 	announced atomic.Int64 // bytes, since the last view
 	rate      float64      // bytes a second, averaged; only refresh has it
+	metrics   *mirrorMetrics
+}
+
+// redirected counts that a client was sent there.
+func (l *load) redirected(to *choice.Mirror, q *choice.Query, size int64) {
+	l.announced.Add(size)
+	l.metrics.redirected(to, q, size)
 }
 
 // refresh makes a new view of the mirrors. after is the time since the last one.
@@ -40,7 +47,7 @@ func (rt *Router) refresh(after time.Duration) {
 	share := min(1, after.Seconds()/loadOver.Seconds())
 	for i := range v.loads {
 		m := list.Mirror(i)
-		l := old.loadOf(m.Name)
+		l := rt.loadOf(old, m.Name)
 		if after > 0 {
 			l.rate += share * (float64(l.announced.Swap(0))/after.Seconds() - l.rate)
 		}
@@ -54,15 +61,16 @@ func (rt *Router) refresh(after time.Duration) {
 	rt.view.Store(v)
 }
 
-func (v *view) loadOf(name string) *load {
-	if v != nil {
-		for _, l := range v.loads {
+// loadOf is the load of a mirror as an older view has it, if there is one.
+func (rt *Router) loadOf(old *view, name string) *load {
+	if old != nil {
+		for _, l := range old.loads {
 			if l.name == name {
 				return l
 			}
 		}
 	}
-	return &load{name: name}
+	return &load{name: name, metrics: rt.metrics.of(name)}
 }
 
 // Refresh takes a changed list of mirrors into use now. [Router.Run] does so

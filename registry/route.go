@@ -66,6 +66,9 @@ func byHost[T any](upstreams map[string]*T, hostport string) *T {
 	if up := upstreams[hostport]; up != nil || hostport == "" {
 		return up
 	}
+	if !strings.Contains(hostport, ":") {
+		return nil // the error of what follows would be made for every request
+	}
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
 		return nil

@@ -60,8 +60,8 @@ type candidate struct {
 	Choice
 
 	full  bool
-	bits  int // of the prefix that declares it
-	order int
+	bits  uint8 // of the prefix that declares it, plus one
+	order int32
 }
 
 // before is the order of candidates: mirrors that are full last, then strict
@@ -122,11 +122,15 @@ func (l *List) best(q *Query, states []State, most int, into []candidate) []cand
 	}
 	for {
 		top := into[:0]
-		for i := range l.mirrors {
-			m := &l.mirrors[i]
-			if m.unfit(q, &states[i]) != "" {
+		nearby := l.from[q.Place.Continent]
+		for n := range nearby {
+			h := &nearby[n]
+			// Most mirrors are too far, which is the cheapest to see.
+			if len(top) == most && top[most-1].Class == Elsewhere && !top[most-1].full && h.exceeds(q, at, top[most-1].Cost, l.model) {
 				continue
 			}
+			i := int(h.index)
+			m := &l.mirrors[i]
 			c := candidate{Choice: Choice{Index: i, Class: Elsewhere}, full: states[i].Load >= full, order: m.order}
 			if c.bits = m.declares(q.Client); c.bits > 0 {
 				c.Class = Declared
@@ -134,6 +138,9 @@ func (l *List) best(q *Query, states []State, most int, into []candidate) []cand
 				c.Class = SameRegion
 			}
 			if c.Class == Elsewhere && m.Tier > last {
+				continue
+			}
+			if m.unfit(q, &states[i]) != "" {
 				continue
 			}
 			c.Cost = l.model.cost(m, q, at)
@@ -163,14 +170,14 @@ func insert(top []candidate, c candidate, most int) []candidate {
 
 // declares is the length of the longest prefix of a mirror that has the client,
 // in bits, plus one; 0 when none has.
-func (m *prepared) declares(client netip.Addr) int {
+func (m *prepared) declares(client netip.Addr) uint8 {
 	longest := 0
 	for _, p := range m.Prefixes {
 		if p.Bits() >= longest && p.Contains(client) {
 			longest = p.Bits() + 1
 		}
 	}
-	return longest
+	return uint8(longest) //nolint:gosec // at most 129
 }
 
 // share orders the near ones among the first: the cheaper, then by rendezvous.

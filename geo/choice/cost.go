@@ -51,8 +51,12 @@ func DefaultConstants() Constants {
 type model struct {
 	Constants
 
-	continents [locate.SA + 1][locate.SA + 1]float64
+	continents    [continents][continents]float64
+	radiiPerMilli float64 // how far a millisecond leads, in radii of the earth
 }
+
+// continents is how many there are, with that of unknown places, which is 0.
+const continents = int(locate.SA) + 1
 
 func newModel(c Constants) *model {
 	d := DefaultConstants()
@@ -66,7 +70,7 @@ func newModel(c Constants) *model {
 	set(&c.Border, d.Border)
 	set(&c.SameNetwork, d.SameNetwork)
 	set(&c.SameNetworkWithin, d.SameNetworkWithin)
-	m := &model{Constants: c}
+	m := &model{Constants: c, radiiPerMilli: 1 / (c.PerKm * earthRadius)}
 	for _, table := range []map[[2]locate.Continent]float64{d.Continents, c.Continents} {
 		for pair, millis := range table {
 			m.continents[pair[0]][pair[1]], m.continents[pair[1]][pair[0]] = millis, millis
@@ -90,8 +94,10 @@ func newVector(lat, lon float64) vector {
 
 // km is the great-circle distance of two points.
 func (v vector) km(o vector) float64 {
-	return earthRadius * math.Acos(min(1, max(-1, v.x*o.x+v.y*o.y+v.z*o.z)))
+	return earthRadius * math.Acos(min(1, max(-1, v.dot(o))))
 }
+
+func (v vector) dot(o vector) float64 { return v.x*o.x + v.y*o.y + v.z*o.z }
 
 // cost is the milliseconds from a mirror to a client, at least 1.
 func (c *model) cost(m *prepared, q *Query, at vector) float64 {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"entrepot/geo/locate"
+
 	"github.com/cespare/xxhash/v2"
 )
 
@@ -16,6 +18,7 @@ import (
 type List struct {
 	mirrors []prepared
 	model   *model
+	from    [continents][]hint // all mirrors, as the clients of a continent see them
 }
 
 // prepared is a mirror with what does not depend on the client.
@@ -24,7 +27,7 @@ type prepared struct {
 
 	at       vector
 	hash     uint64 // of the name
-	order    int    // of the name among all: ties do not depend on the list's order
+	order    int32  // of the name among all: ties do not depend on the list's order
 	v4, v6   bool
 	weight   float64       // by capacity
 	measured []Measurement // of this mirror
@@ -73,7 +76,10 @@ func NewList(mirrors []Mirror, c Constants) (*List, error) {
 	}
 	slices.SortFunc(byName, func(a, b *prepared) int { return cmp.Compare(a.Name, b.Name) })
 	for order, m := range byName {
-		m.order = order
+		m.order = int32(order) //nolint:gosec // there are not so many
+	}
+	for continent := range l.from {
+		l.from[continent] = l.hints(locate.Continent(continent)) //nolint:gosec // there are 8
 	}
 	return l, nil
 }

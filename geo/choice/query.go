@@ -20,6 +20,8 @@ const (
 	Blob
 	// File is a file that never changes.
 	File
+	// Whats is how many there are.
+	Whats
 )
 
 // String says it in a word.

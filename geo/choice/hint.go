@@ -1,0 +1,56 @@
+package choice
+
+import (
+	"cmp"
+	"slices"
+
+	"entrepot/geo/locate"
+)
+
+// hint is what of a mirror is enough to pass it over when better ones are known,
+// without a look at the mirror, which is in other memory, or at its arc, which is
+// dear to compute. It is of the clients of one continent.
+type hint struct {
+	at      vector
+	least   float64 // milliseconds at a distance of 0, in the mirror's country
+	country locate.Country
+	cloud   bool // it is in one
+	always  bool // distance is not all that counts
+	index   int32
+}
+
+// hints are of all mirrors. Those that are near most clients of the continent come
+// first, so that most of the others are passed over: its own, and of the rest the
+// cheapest way.
+func (l *List) hints(continent locate.Continent) []hint {
+	all := make([]hint, len(l.mirrors))
+	for i := range all {
+		m := &l.mirrors[i]
+		h := hint{
+			at: m.at, country: m.Country, cloud: m.Cloud != "", index: int32(i), //nolint:gosec // there are not so many
+			least:  l.model.Base + l.model.continents[continent][m.Continent],
+			always: len(m.Prefixes) > 0 || len(m.measured) > 0,
+		}
+		if len(m.ASNs) > 0 {
+			h.least -= l.model.SameNetwork
+		}
+		all[i] = h
+	}
+	slices.SortStableFunc(all, func(a, b hint) int { return cmp.Compare(a.least, b.least) })
+	return all
+}
+
+// exceeds says whether the mirror costs a client more than some milliseconds, as
+// far as that is plain: by the chord, which is never longer than the arc. When it
+// says no, the mirror may cost more all the same.
+func (h *hint) exceeds(q *Query, at vector, millis float64, c *model) bool {
+	if h.always || !q.Place.Located || h.cloud && q.Place.Cloud != "" {
+		return false
+	}
+	millis -= h.least
+	if q.Place.Country != h.country {
+		millis -= c.Border
+	}
+	chord := millis * c.radiiPerMilli
+	return millis < 0 || 2-2*at.dot(h.at) > chord*chord
+}
