@@ -56,7 +56,7 @@ func benchLocator(b *testing.B) *locate.Locator {
 		for i, c := range []locate.Country{{'D', 'E'}, {'J', 'P'}, {'U', 'S'}, {'Z', 'A'}} {
 			cfg.Prefixes = append(cfg.Prefixes, locate.Prefix{
 				Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(i * 64)}), 2),
-				Place:  locate.Place{Country: c, Continent: locate.Continent(1 + i), Lat: float64(50 - 20*i), Lon: float64(10 * i), Located: true}, //nolint:gosec // up to 3
+				Place:  locate.Place{Country: c, Continent: locate.Continent(1 + i), Lat: float64(50 - 20*i), Lon: float64(10 * i), Located: true},
 			})
 		}
 	}

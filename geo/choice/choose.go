@@ -177,7 +177,7 @@ func (m *prepared) declares(client netip.Addr) uint8 {
 			longest = p.Bits() + 1
 		}
 	}
-	return uint8(longest) //nolint:gosec // at most 129
+	return uint8(longest)
 }
 
 // share orders the near ones among the first: the cheaper, then by rendezvous.

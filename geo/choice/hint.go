@@ -27,7 +27,7 @@ func (l *List) hints(continent locate.Continent) []hint {
 	for i := range all {
 		m := &l.mirrors[i]
 		h := hint{
-			at: m.at, country: m.Country, cloud: m.Cloud != "", index: int32(i), //nolint:gosec // there are not so many
+			at: m.at, country: m.Country, cloud: m.Cloud != "", index: int32(i),
 			least:  l.model.Base + l.model.continents[continent][m.Continent],
 			always: len(m.Prefixes) > 0 || len(m.measured) > 0,
 		}

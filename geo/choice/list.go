@@ -76,10 +76,10 @@ func NewList(mirrors []Mirror, c Constants) (*List, error) {
 	}
 	slices.SortFunc(byName, func(a, b *prepared) int { return cmp.Compare(a.Name, b.Name) })
 	for order, m := range byName {
-		m.order = int32(order) //nolint:gosec // there are not so many
+		m.order = int32(order)
 	}
 	for continent := range l.from {
-		l.from[continent] = l.hints(locate.Continent(continent)) //nolint:gosec // there are 8
+		l.from[continent] = l.hints(locate.Continent(continent))
 	}
 	return l, nil
 }
