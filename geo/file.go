@@ -23,7 +23,7 @@ import (
 
 // Files is an upstream of files.
 type Files struct {
-	// Name is its name, at nodes and in requests.
+	// Name is its name, at nodes and in requests; "" leaves names to the mirrors.
 	Name string
 	// Private has all of it served by who is trusted with it only.
 	Private bool
@@ -120,6 +120,14 @@ func (x *exchange) wantsMetalink(f *found) bool {
 	return strings.Contains(x.r.Header.Get("Accept"), metalinkType)
 }
 
+// prefix is of the upstream's paths at this router.
+func (up *Files) prefix() string {
+	if up.Name == "" {
+		return "/"
+	}
+	return "/" + up.Name + "/"
+}
+
 // lookup is what the ledger says that a file is.
 func (up *Files) lookup(name string) (ledger.Entry, bool) {
 	if up.Ledger == nil {
@@ -133,10 +141,8 @@ func (up *Files) lookup(name string) (ledger.Entry, bool) {
 // the file's Metalink verifies what it gets, as one does that says so.
 func (x *exchange) parseFile(f *found, metalink bool) error {
 	if e, ok := f.up.lookup(f.name); ok {
-		if revoked, ok := f.up.Ledger.State().Revoked(e.Digest); ok {
-			e := registry.Errorf(errcode.ErrorCodeDenied, "%s was revoked: %s", f.name, revoked.Reason)
-			e.Status = http.StatusUnavailableForLegalReasons
-			return e
+		if err := revoked(f.up.Ledger, e.Digest, f.name); err != nil {
+			return err
 		}
 		f.digest = e.Digest
 		if e.Size > 0 {
@@ -183,7 +189,7 @@ func (x *exchange) folder(f *found, req *registry.FileRequest) (done bool, err e
 		return false, nil
 	}
 	list := &folder.Request{
-		Root:  folder.RootURL(x.r, "/"+f.up.Name+"/"),
+		Root:  folder.RootURL(x.r, f.up.prefix()),
 		Path:  strings.TrimSuffix(f.name, "/"),
 		Query: req.Query, Accept: x.r.Header.Values("Accept"),
 	}
@@ -238,7 +244,7 @@ func (x *exchange) describe(f *found, choices []choice.Choice) {
 		}
 		links = append(links, link)
 	}
-	here := "/" + f.up.Name + "/" + f.path
+	here := f.up.prefix() + f.path
 	links = append(links, "<"+here+metalinkSuffix+`>; rel=describedby; type="`+metalinkType+`"`)
 	for _, suffix := range []string{".asc", ".sig"} {
 		if _, ok := f.up.lookup(f.name + suffix); ok {

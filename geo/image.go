@@ -19,8 +19,9 @@ type Images struct {
 	Name string
 	// Private has all of it served by who is trusted with it only.
 	Private bool
-	// Size is the size of a blob in bytes, where it is known; it may be nil.
-	Size func(digest.Digest) (int64, bool)
+	// Ledger has what was promoted to Destinations; nil when there is none.
+	Ledger       Ledger
+	Destinations []string
 }
 
 // maxChoices is how many mirrors are tried for a request.
@@ -63,7 +64,7 @@ func (x *exchange) image() error {
 
 // parseImage says what is asked for, in the words of the choice.
 func (x *exchange) parseImage(req *registry.Request) error {
-	up, repository, err := registry.RouteImage(req, x.rt.images, x.rt.images[x.rt.cfg.DefaultImages])
+	up, repository, err := x.rt.routeImage(req)
 	if err != nil {
 		return err
 	}
@@ -71,6 +72,9 @@ func (x *exchange) parseImage(req *registry.Request) error {
 	q.Namespace, q.Private = up.Name, up.Private
 	q.Key = up.Name + "/" + repository
 	t.Namespace, t.Repository = up.Name, repository
+	if err := revoked(up.Ledger, req.Digest, repository); err != nil {
+		return err
+	}
 	switch req.Kind {
 	case registry.KindManifest:
 		if q.What, t.Route = choice.Names, "manifests/"+req.Tag; req.Tag == "" {
@@ -78,11 +82,7 @@ func (x *exchange) parseImage(req *registry.Request) error {
 		}
 	case registry.KindBlob:
 		q.What, t.Route, t.Digest = choice.Blob, "blobs/"+string(req.Digest), req.Digest
-		if up.Size != nil {
-			if size, ok := up.Size(req.Digest); ok {
-				q.Size = size
-			}
-		}
+		q.Size = x.blobSize()
 	case registry.KindTags:
 		q.What, t.Route, t.Query = choice.Names, "tags/list", tagsQuery(req)
 	case registry.KindReferrers:
@@ -96,6 +96,57 @@ func (x *exchange) parseImage(req *registry.Request) error {
 		return e
 	}
 	return nil
+}
+
+// revoked is the answer for content that may not be served any more.
+func revoked(l Ledger, d digest.Digest, what string) error {
+	if l == nil || d == "" {
+		return nil
+	}
+	revocation, ok := l.State().Revoked(d)
+	if !ok {
+		return nil
+	}
+	e := registry.Errorf(errcode.ErrorCodeDenied, "%s at %s was revoked: %s", d, what, revocation.Reason)
+	e.Status = http.StatusUnavailableForLegalReasons
+	return e
+}
+
+// blobSize is how large the blob is that is asked for, where that decides who may
+// serve it, and an origin says so in time; else negative.
+func (x *exchange) blobSize() int64 {
+	if !x.view.sizes || x.rt.cfg.Presence == nil {
+		return -1
+	}
+	for i := range x.view.list.Len() {
+		m := x.view.list.Mirror(i)
+		if m.Tier != choice.Origin || m.Kind == choice.Bucket || !x.view.states[i].Up || !m.Has(x.query.Namespace) {
+			continue
+		}
+		size, err := x.rt.cfg.Presence.Size(x.r.Context(), m, &x.target)
+		if err != nil {
+			x.rt.cfg.Logger.DebugContext(x.r.Context(), "asking an origin for a size failed", "mirror", m.Name, "error", err)
+			continue
+		}
+		return size
+	}
+	return -1
+}
+
+// routeImage says which upstream a request means, and which of its repositories.
+func (rt *Router) routeImage(req *registry.Request) (*Images, string, error) {
+	all := rt.images[""]
+	if all == nil {
+		return registry.RouteImage(req, rt.images, rt.images[rt.cfg.DefaultImages])
+	}
+	// As docker does, a first element with a dot or colon is taken for a host.
+	if req.Namespace != "" {
+		return &Images{Name: req.Namespace}, req.Repository, nil
+	}
+	if first, rest, more := strings.Cut(req.Repository, "/"); more && strings.ContainsAny(first, ".:") {
+		return &Images{Name: first}, rest, nil
+	}
+	return all, req.Repository, nil
 }
 
 // tagsQuery is the query of a list of tags, made anew of what was understood.

@@ -94,7 +94,7 @@ func (x *exchange) here(f *found) string {
 	if x.query.Secure {
 		scheme = "https://"
 	}
-	return scheme + x.r.Host + "/" + f.up.Name + "/" + f.path
+	return scheme + x.r.Host + f.up.prefix() + f.path
 }
 
 // document sends what is for this client alone.

@@ -31,12 +31,13 @@ type Config struct {
 	Locate func(netip.Addr) locate.Place
 	// Forwarders are whose forwarding headers are believed; nil means nobody's.
 	Forwarders *locate.Forwarders
-	// Presence asks mirrors that may lack content; nil means that those are not
-	// used.
+	// Presence asks mirrors that may lack content, and origins how large it is; nil
+	// means that the former are not used, and that no size is known.
 	Presence Presence
 
 	// Images are the upstreams of images, and DefaultImages the one that is meant
-	// when a request names none; "" means that none is.
+	// when a request names none; "" means that none is. One whose own name is ""
+	// stands for all that have none here: names are left to the mirrors.
 	Images        []Images
 	DefaultImages string
 	// Files are the upstreams of files, and DefaultFiles the one of names at the
@@ -59,11 +60,14 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Presence says whether mirrors have content that they may lack.
+// Presence says what mirrors have.
 type Presence interface {
 	// Has says whether a mirror has what a target means. An error says that it is
 	// not known, in time.
 	Has(ctx context.Context, m *choice.Mirror, secure bool, t *choice.Target) (bool, error)
+	// Size is how large it is there, in bytes; negative when the mirror does not
+	// say. Errors are those of Has.
+	Size(ctx context.Context, m *choice.Mirror, t *choice.Target) (int64, error)
 }
 
 // Fixed is who is served by a node in the same process, for networks in which one

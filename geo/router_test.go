@@ -1,6 +1,7 @@
 package geo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"encoding/xml"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,6 +40,7 @@ type setting struct {
 	list   *choice.List
 	lacks  map[string]bool // mirrors that say they lack all
 	seen   []Observation
+	size   int64 // that the origin says; negative when it does not
 }
 
 func mirror(t *testing.T, name string, tier choice.Tier, country string, lat, lon float64) choice.Mirror {
@@ -82,8 +85,8 @@ func newSetting(t *testing.T, change ...func(*Config)) *setting {
 		Forwarders: locate.NewForwarders([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}),
 		Presence:   s,
 		Images: []Images{
-			{Name: "docker.io", Size: func(digest.Digest) (int64, bool) { return 1 << 30, true }},
-			{Name: "private.example", Private: true, Size: func(digest.Digest) (int64, bool) { return 1 << 30, true }},
+			{Name: "docker.io"},
+			{Name: "private.example", Private: true},
 		},
 		DefaultImages: "docker.io",
 		Files: []Files{{
@@ -118,6 +121,16 @@ func (s *setting) setMirrors(mirrors []choice.Mirror) {
 
 func (s *setting) Has(_ context.Context, m *choice.Mirror, _ bool, _ *choice.Target) (bool, error) {
 	return !s.lacks[m.Name], nil
+}
+
+func (s *setting) Size(_ context.Context, m *choice.Mirror, t *choice.Target) (int64, error) {
+	if m.Name != "origin" {
+		s.t.Errorf("%s was asked for the size of %+v", m.Name, t)
+	}
+	if s.size < 0 {
+		return 0, errors.New("it did not say in time")
+	}
+	return cmp.Or(s.size, 1<<30), nil
 }
 
 func locateTest(a netip.Addr) locate.Place {
@@ -284,6 +297,37 @@ func body(t *testing.T, resp *http.Response) string {
 		t.Fatal(err)
 	}
 	return string(content)
+}
+
+func TestBlobsWhoseSizeDecidesGoByWhatTheOriginSays(t *testing.T) {
+	s := newSetting(t)
+	for _, c := range []struct {
+		size int64
+		want string
+	}{{100, "eu"}, {128 << 10, "uni"}, {-1, "eu"}} {
+		s.size = c.size
+		path := "/a" + strconv.FormatInt(c.size+1, 10) + "/blobs/" + aDigest // another each time: who comes back is given the next
+		s.leads(berlin, "/v2"+path, "https://"+c.want+".example.org/v2/docker.io"+path)
+	}
+}
+
+func TestARouterThatKnowsNoUpstreamsLeavesNamesToTheMirrors(t *testing.T) {
+	s := newSetting(t, func(c *Config) {
+		c.Images, c.DefaultImages, c.DefaultFiles = []Images{{}}, "", ""
+		c.Files = []Files{{Immutable: c.Files[0].Immutable}}
+	})
+	const path, origin = "/manifests/" + aDigest, "https://origin.example.org"
+	for request, want := range map[string]string{
+		"/v2/library/nginx" + path:              "https://eu.example.org/v2/library/nginx" + path,
+		"/v2/ghcr.io/a/b" + path:                "https://eu.example.org/v2/ghcr.io/a/b" + path,
+		"/v2/a/b" + path + "?ns=ghcr.io":        "https://eu.example.org/v2/ghcr.io/a/b" + path,
+		"/v2/library/nginx/manifests/latest":    origin + "/v2/library/nginx/manifests/latest",
+		"/release/v1.36.0/bin/kubectl":          "https://eu.example.org/release/v1.36.0/bin/kubectl",
+		"/stable.txt":                           origin + "/stable.txt",
+		"/dl.example.org/release/v1/bin/kubect": origin + "/dl.example.org/release/v1/bin/kubect",
+	} {
+		s.leads(berlin, request, want)
+	}
 }
 
 func TestAMirrorThatLacksContentIsPassedOver(t *testing.T) {

@@ -21,6 +21,7 @@ type view struct {
 	list   *choice.List
 	states []choice.State
 	loads  []*load // by index, kept by name from view to view
+	sizes  bool    // it matters how large blobs are
 }
 
 // load is what a mirror was sent lately.
@@ -43,7 +44,7 @@ func (rt *Router) refresh(after time.Duration) {
 	defer rt.refreshing.Unlock()
 	list, states := rt.cfg.Mirrors()
 	old := rt.view.Load()
-	v := &view{list: list, states: slices.Clone(states), loads: make([]*load, list.Len())}
+	v := &view{list: list, states: slices.Clone(states), loads: make([]*load, list.Len()), sizes: list.NeedsSizes()}
 	share := min(1, after.Seconds()/loadOver.Seconds())
 	for i := range v.loads {
 		m := list.Mirror(i)

@@ -76,7 +76,7 @@ func (rt *Router) Explain(ctx context.Context, client netip.Addr, secure bool, r
 	x := exchange{rt: rt, r: r, view: rt.view.Load()}
 	x.query.Client, x.query.Secure, x.query.Size = client, secure, -1
 	x.query.Place = rt.cfg.Locate(client)
-	if err := x.parse(); err != nil {
+	if err := x.parse(); err != nil { //nolint:contextcheck // the context is the request's, which x holds
 		return nil, err
 	}
 	if size >= 0 {

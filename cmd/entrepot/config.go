@@ -236,8 +236,10 @@ func (u *UpstreamConfig) SetDefaults() {
 }
 
 // standaloneConfig is what serve runs without a file: a node for the public
-// registries, with its store in ./data, and an origin in ./data/origin that
-// nobody may write until a file names identities.
+// registries, with its store in ./data, an origin in ./data/origin that nobody may
+// write until a file names identities, and a router whose one mirror is the node.
+// The node's address is one for clients on this machine; others are served by it
+// without a redirect.
 func standaloneConfig() *Config {
 	c, n, o := new(Config), new(NodeConfig), new(OriginConfig)
 	c.SetDefaults()
@@ -256,6 +258,17 @@ func standaloneConfig() *Config {
 		u.fillIn(name)
 		n.Upstreams[name] = u
 	}
+	c.Router = new(RouterConfig)
+	c.Router.SetDefaults()
+	var m MirrorConfig
+	m.SetDefaults()
+	m.Name, m.URLs, m.Tier, m.Country = "node", []string{"http://127.0.0.1" + string(n.Listen)}, "origin", "US"
+	c.Router.Mirrors = []MirrorConfig{m}
+	c.Router.Fixed.Clients = []string{ // all but loopback
+		"0.0.0.0/2", "64.0.0.0/3", "96.0.0.0/4", "112.0.0.0/5", "120.0.0.0/6", "124.0.0.0/7", "126.0.0.0/8", "128.0.0.0/1",
+		"2000::/3", "fc00::/7", "fe80::/10",
+	}
+	c.Router.inherit(n)
 	return c
 }
 

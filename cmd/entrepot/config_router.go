@@ -27,6 +27,7 @@ type RouterConfig struct {
 	TLS             *TLSConfig                      `yaml:"tls"`
 	TrustedProxies  []string                        `yaml:"trusted_proxies"`
 	Mirrors         []MirrorConfig                  `yaml:"mirrors"`
+	Choice          ChoiceConfig                    `yaml:"choice"`
 	Measured        []MeasuredConfig                `yaml:"measured"`
 	DefaultUpstream string                          `yaml:"default_upstream"`
 	Upstreams       map[string]RouterUpstreamConfig `yaml:"upstreams"`
@@ -77,7 +78,8 @@ type MeasuredConfig struct {
 
 // RouterUpstreamConfig is an upstream of images that mirrors have.
 type RouterUpstreamConfig struct {
-	Private bool `yaml:"private"`
+	Private bool          `yaml:"private"`
+	Ledger  *LedgerConfig `yaml:"ledger"`
 }
 
 // RouterFilesConfig is an upstream of files that mirrors have.
@@ -103,10 +105,78 @@ type FixedConfig struct {
 // GeoConfig is by what clients are located.
 type GeoConfig struct {
 	Dir      Path              `yaml:"dir"`
+	Sources  GeoSourcesConfig  `yaml:"sources"`
 	City     Path              `yaml:"city"`
 	ASN      Path              `yaml:"asn"`
 	Country  Path              `yaml:"country"`
 	Prefixes []GeoPrefixConfig `yaml:"prefixes"`
+}
+
+// GeoSourcesConfig is what `entrepot geo update` downloads.
+type GeoSourcesConfig struct {
+	AWS     URL `yaml:"aws"`
+	Azure   URL `yaml:"azure"`
+	GCP     URL `yaml:"gcp"`
+	Oracle  URL `yaml:"oracle"`
+	City    URL `yaml:"city"`
+	ASN     URL `yaml:"asn"`
+	Country URL `yaml:"country"`
+}
+
+// SetDefaults sets the sources that clouds keep at one place.
+func (s *GeoSourcesConfig) SetDefaults() {
+	s.AWS = "https://ip-ranges.amazonaws.com/ip-ranges.json"
+	s.GCP = "https://www.gstatic.com/ipranges/cloud.json"
+	s.Oracle = "https://docs.oracle.com/iaas/tools/public_ip_ranges.json"
+}
+
+// urls are those that are set, by what they have.
+func (s *GeoSourcesConfig) urls() map[string]string {
+	all := map[string]string{
+		"aws": string(s.AWS), "azure": string(s.Azure), "gcp": string(s.GCP), "oracle": string(s.Oracle),
+		"city": string(s.City), "asn": string(s.ASN), "country": string(s.Country),
+	}
+	maps.DeleteFunc(all, func(_, u string) bool { return u == "" })
+	return all
+}
+
+// ChoiceConfig is what the way to a mirror is estimated by.
+type ChoiceConfig struct {
+	Base              Decimal            `yaml:"base_ms"`
+	PerKm             Decimal            `yaml:"ms_per_km"`
+	Border            Decimal            `yaml:"border_ms"`
+	SameNetwork       Decimal            `yaml:"same_network_ms"`
+	SameNetworkWithin Decimal            `yaml:"same_network_km"`
+	Continents        map[string]Decimal `yaml:"continents"`
+}
+
+// SetDefaults sets the estimates that hold for the world.
+func (c *ChoiceConfig) SetDefaults() {
+	d := choice.DefaultConstants()
+	c.Base, c.PerKm, c.Border = Decimal(d.Base), Decimal(d.PerKm), Decimal(d.Border)
+	c.SameNetwork, c.SameNetworkWithin = Decimal(d.SameNetwork), Decimal(d.SameNetworkWithin)
+}
+
+// constants are those of the choice.
+func (c *ChoiceConfig) constants() (choice.Constants, error) {
+	all := choice.Constants{
+		Base: float64(c.Base), PerKm: float64(c.PerKm), Border: float64(c.Border),
+		SameNetwork: float64(c.SameNetwork), SameNetworkWithin: float64(c.SameNetworkWithin),
+		Continents: map[[2]locate.Continent]float64{},
+	}
+	if min(all.Base, all.PerKm, all.Border, all.SameNetwork, all.SameNetworkWithin) <= 0 {
+		return all, errors.New("each number must be more than 0")
+	}
+	for _, pair := range slices.Sorted(maps.Keys(c.Continents)) {
+		first, second, ok := strings.Cut(pair, "-")
+		a, errA := locate.ParseContinent(first)
+		b, errB := locate.ParseContinent(second)
+		if !ok || errA != nil || errB != nil || c.Continents[pair] < 0 {
+			return all, fmt.Errorf("continents: %s: %v is none; write two continents and at least 0 ms, such as AF-EU: 20", pair, c.Continents[pair])
+		}
+		all.Continents[[2]locate.Continent{a, b}] = float64(c.Continents[pair])
+	}
+	return all, nil
 }
 
 // GeoPrefixConfig is a network of which the operator knows where it is.
@@ -132,6 +202,8 @@ func (r *RouterConfig) SetDefaults() {
 	r.Listen = ":8080"
 	r.ShutdownTimeout = Duration(10 * time.Second)
 	r.Probes.SetDefaults()
+	r.Choice.SetDefaults()
+	r.Geo.Sources.SetDefaults()
 }
 
 // SetDefaults sets the defaults of probes.
@@ -217,7 +289,10 @@ func (r *RouterConfig) mirrors(atlas *locate.Atlas) (*choice.List, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	var constants choice.Constants
+	constants, err := r.Choice.constants()
+	if err != nil {
+		return nil, fmt.Errorf("choice: %w", err)
+	}
 	for _, m := range r.Measured {
 		from, err := locate.ParseCountry(m.From)
 		if err != nil {
@@ -277,6 +352,12 @@ func (c *MirrorConfig) mirror(atlas *locate.Atlas) (m choice.Mirror, err error) 
 // upstreams are the upstreams as the router takes them, in the order of their names,
 // without ledgers.
 func (r *RouterConfig) upstreams() (images []geo.Images, files []geo.Files, err error) {
+	if len(r.Upstreams)+len(r.Files) == 0 { // names are left to the mirrors
+		images = append(images, geo.Images{})
+		var f RouterFilesConfig
+		f.SetDefaults()
+		r.Files = map[string]RouterFilesConfig{"": f}
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Upstreams)) {
 		images = append(images, geo.Images{Name: name, Private: r.Upstreams[name].Private})
 	}
@@ -365,21 +446,17 @@ func (g *GeoConfig) location(atlas *locate.Atlas) (locate.Config, error) {
 	return cfg, nil
 }
 
-// probeBlob is a blob that mirrors are asked for: NAMESPACE/REPOSITORY@DIGEST.
-type probeBlob struct {
-	namespace, repository string
-	digest                digest.Digest
-}
-
-func parseProbeBlob(text string, r *RouterConfig) (probeBlob, error) {
+// parseProbeBlob reads a blob that mirrors are asked for: UPSTREAM/REPOSITORY@DIGEST.
+// Of a router that names no upstreams, the first element need not be one.
+func parseProbeBlob(text string, r *RouterConfig) (choice.Target, error) {
 	wrong := fmt.Errorf("%q is no blob; write UPSTREAM/REPOSITORY@sha256:HEX of one that every mirror has", text)
 	name, d, ok := strings.Cut(text, "@")
 	namespace, repository, more := strings.Cut(name, "/")
 	if !ok || !more || repository == "" || digest.Digest(d).Validate() != nil {
-		return probeBlob{}, wrong
+		return choice.Target{}, wrong
 	}
-	if _, ok := r.Upstreams[namespace]; !ok {
-		return probeBlob{}, fmt.Errorf("%w; %s is not among router.upstreams", wrong, namespace)
+	if _, ok := r.Upstreams[namespace]; !ok && len(r.Upstreams)+len(r.Files) > 0 {
+		return choice.Target{}, fmt.Errorf("%w; %s is not among router.upstreams", wrong, namespace)
 	}
-	return probeBlob{namespace, repository, digest.Digest(d)}, nil
+	return choice.Target{Namespace: namespace, Repository: repository, Route: "blobs/" + d, Digest: digest.Digest(d)}, nil
 }

@@ -61,7 +61,7 @@ func (c check) config(cfg *Config) {
 		listen("origin.listen", cfg.Origin.Listen)
 	}
 	if cfg.Router != nil {
-		c.router(cfg.Router, cfg.Node != nil)
+		c.router(cfg.Router, cfg.Node)
 		listen("router.listen", cfg.Router.Listen)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -13,15 +14,15 @@ import (
 
 // router checks a router. Problems of the list of mirrors are told together, each
 // with its mirror.
-func (c check) router(r *RouterConfig, hasNode bool) {
+func (c check) router(r *RouterConfig, node *NodeConfig) {
 	if r.TLS != nil {
 		c.pair("router.tls", r.TLS.Cert, r.TLS.Key)
 	}
 	if len(r.Mirrors) == 0 {
 		c.Problemf("router", "router.mirrors is missing; write at least one mirror, such as {name: origin, urls: [\"https://origin.example.org\"], tier: origin, country: US, lat: 41.3, lon: -95.9}")
 	}
-	if len(r.Upstreams)+len(r.Files) == 0 {
-		c.Problemf("router", "router has neither upstreams nor files; name those that its mirrors have, as in upstreams: {docker.io: {}}")
+	if node != nil && len(r.Upstreams)+len(r.Files) == 0 {
+		r.inherit(node)
 	}
 	atlas, err := locate.NewAtlas()
 	if err != nil {
@@ -39,7 +40,7 @@ func (c check) router(r *RouterConfig, hasNode bool) {
 		c.problems(key, key+": ", err)
 	}
 	c.routerNames(r)
-	if len(r.Fixed.Hosts)+len(r.Fixed.Clients) > 0 && !hasNode {
+	if len(r.Fixed.Hosts)+len(r.Fixed.Clients) > 0 && node == nil {
 		c.Problemf("router.fixed", "router.fixed needs a node in the same file, which serves those who are not redirected; add node:")
 	}
 	if r.Probes.Interval < Duration(time.Second) || r.Probes.Timeout < Duration(100*time.Millisecond) {
@@ -51,6 +52,35 @@ func (c check) router(r *RouterConfig, hasNode bool) {
 	}
 }
 
+// inherit takes the names of a node in the same process.
+func (r *RouterConfig) inherit(node *NodeConfig) {
+	r.DefaultUpstream, r.DefaultFiles = cmp.Or(r.DefaultUpstream, node.DefaultUpstream), cmp.Or(r.DefaultFiles, node.DefaultFiles)
+	r.Upstreams, r.Files = map[string]RouterUpstreamConfig{}, map[string]RouterFilesConfig{}
+	for name, u := range node.Upstreams {
+		r.Upstreams[name] = RouterUpstreamConfig{Ledger: u.Ledger.named(name, u.URLs)}
+	}
+	for name, f := range node.Files {
+		var own RouterFilesConfig
+		own.SetDefaults()
+		own.Ledger = f.Ledger.named(name, f.URLs)
+		r.Files[name] = own
+	}
+}
+
+// named is the ledger with the names that a node's upstream has in it.
+func (l *LedgerConfig) named(name string, urls []URL) *LedgerConfig {
+	if l == nil {
+		return nil
+	}
+	texts := make([]string, len(urls))
+	for i, u := range urls {
+		texts[i] = string(u)
+	}
+	named := *l
+	named.Names = ledgerNames(l, name, texts)
+	return &named
+}
+
 // routerNames checks the names of upstreams, and what is said of them.
 func (c check) routerNames(r *RouterConfig) {
 	if _, ok := r.Upstreams[r.DefaultUpstream]; r.DefaultUpstream != "" && !ok {
@@ -60,6 +90,9 @@ func (c check) routerNames(r *RouterConfig) {
 		c.Problemf("router.default_files", "router.default_files: %q is not among router.files", r.DefaultFiles)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Upstreams)) {
+		if l := r.Upstreams[name].Ledger; l != nil {
+			c.ledger("router.upstreams."+name+".ledger", l)
+		}
 		if !isHost(name) {
 			c.Problemf("router.upstreams."+name, "router.upstreams: %q is not a host; write host or host:port, such as docker.io", name)
 		}

@@ -38,8 +38,7 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 		},
 		"misspelt role":        {"nod:\n  listen: :1", `config.yaml:1: unknown key "nod" in the file; did you mean "node"? known keys: log, admin, node, origin, router`},
 		"origin without store": {node + "origin:\n  listen: :5001", `config.yaml:5: origin.store needs dir (a directory) or s3 (a bucket)`},
-		"empty router": {"router: {}", `config.yaml:1: router.mirrors is missing; write at least one mirror, such as {name: origin, urls: ["https://origin.example.org"], tier: origin, country: US, lat: 41.3, lon: -95.9}` +
-			"\nconfig.yaml:1: router has neither upstreams nor files; name those that its mirrors have, as in upstreams: {docker.io: {}}"},
+		"empty router":         {"router: {}", `config.yaml:1: router.mirrors is missing; write at least one mirror, such as {name: origin, urls: ["https://origin.example.org"], tier: origin, country: US, lat: 41.3, lon: -95.9}`},
 		"no authoritative mirror": {
 			"router:\n  upstreams: {docker.io: {}}\n  mirrors:\n    - {name: a, urls: [\"https://a.example.org\"], tier: trusted, country: DE}\n    - {name: a, urls: [\"https://b.example.org\"], tier: community, country: DE}",
 			"config.yaml:3: router.mirrors: mirror \"a\": there are two of this name; give each its own\nconfig.yaml:3: router.mirrors: no mirror is authoritative for names: give one tier origin, or names: true where it follows the ledger",

@@ -19,13 +19,13 @@ import (
 func geoCommand() *cobra.Command {
 	group := &cobra.Command{
 		Use:   "geo",
-		Short: "Explain the router's choices, and lift quarantines",
+		Short: "Explain the router's choices, renew what clients are located by, and lift quarantines",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("geo needs a subcommand: where or lift")
+			return errors.New("geo needs a subcommand: where, update or lift")
 		},
 	}
-	group.AddCommand(geoWhereCommand(), geoLiftCommand())
+	group.AddCommand(geoWhereCommand(), geoUpdateCommand(), geoLiftCommand())
 	return group
 }
 
@@ -159,6 +159,60 @@ func printExplanation(out io.Writer, e *geo.Explanation) error {
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", rank, m.Name, m.Tier, cost, m.Class+m.Reason, m.URL)
 	}
 	return w.Flush()
+}
+
+func geoUpdateCommand() *cobra.Command {
+	var file string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "update --config FILE",
+		Short: "Download address ranges and location databases",
+		Long: `Update downloads what router.geo.sources names into router.geo.dir, checks it,
+and puts it in place at once; a running router takes it into use within 30 s.
+What fails leaves the file that was there. Run it once a day.`,
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			cfg, err := routerOf(file)
+			if err != nil {
+				return err
+			}
+			if cfg.Geo.Dir == "" {
+				return fmt.Errorf("%s has no router.geo.dir, the folder for what is downloaded; add it", file)
+			}
+			all, err := locate.Update(cmd.Context(), locate.UpdateConfig{Dir: string(cfg.Geo.Dir), Sources: cfg.Geo.Sources.urls(), Force: force})
+			if err != nil {
+				return err
+			}
+			return printUpdates(cmd.OutOrStdout(), all)
+		}),
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file with a router")
+	cmd.Flags().BoolVar(&force, "force", false, "take also what is older than what is there, or less than half of it")
+	if err := cmd.MarkFlagRequired("config"); err != nil {
+		panic(err) // the flag was defined above
+	}
+	return cmd
+}
+
+// printUpdates says what became of each file. The error is that of those that
+// failed.
+func printUpdates(out io.Writer, all []locate.Updated) error {
+	var failed []error
+	for _, u := range all {
+		var err error
+		switch {
+		case u.Err != nil:
+			failed = append(failed, fmt.Errorf("%s: %w", u.Name, u.Err))
+		case u.Unchanged:
+			_, err = fmt.Fprintf(out, "%s: nothing newer than %s\n", u.Name, u.Path)
+		default:
+			_, err = fmt.Fprintf(out, "%s: %d networks, in %s\n", u.Name, u.Entries, u.Path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errors.Join(failed...)
 }
 
 func geoLiftCommand() *cobra.Command {

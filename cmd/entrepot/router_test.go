@@ -122,7 +122,8 @@ func TestGeoWhereExplainsOffline(t *testing.T) {
 		{[]string{"geo", "where", "--config", file}, "client", 2},
 		{append(args, "--output", "xml"), "want text or json", 2},
 		{[]string{"geo", "lift", "--config", file, "eu"}, "in the router's memory only", 1},
-		{[]string{"geo"}, "where or lift", 2},
+		{[]string{"geo"}, "where, update or lift", 2},
+		{[]string{"geo", "update", "--config", file}, "has no router.geo.dir", 1},
 	} {
 		if _, stderr, status := finish(t, command(t, row.args...)); status != row.code || !strings.Contains(stderr, row.want) {
 			t.Errorf("%v: status %d, %s", row.args, status, stderr)
@@ -146,5 +147,30 @@ func TestGeoLiftTakesAMirrorOutOfTheFile(t *testing.T) {
 	data, err := os.ReadFile(filepath.Clean(quarantine))
 	if err != nil || strings.TrimSpace(string(data)) != "{}" {
 		t.Errorf("the file: %s, %v", data, err)
+	}
+}
+
+func TestGeoUpdateDownloadsWhatIsConfigured(t *testing.T) {
+	ranges := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/gcp" {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, `{"prefixes": [{"ipv4Prefix": "192.0.2.0/25", "scope": "europe-west3"}]}`)
+	}))
+	defer ranges.Close()
+	dir := filepath.Join(t.TempDir(), "geo")
+	sources := fmt.Sprintf("geo: {dir: %q, sources: {aws: %q, gcp: %q, oracle: %q}}", dir, ranges.URL+"/aws", ranges.URL+"/gcp", ranges.URL+"/gcp")
+	config := fmt.Sprintf(routerRoles, "https://o.example.org", "https://e.example.org", "https://s.example.org")
+	before, after, _ := strings.Cut(config, "geo: {")
+	_, after, _ = strings.Cut(after, "\n")
+	file := writeFile(t, t.TempDir(), "config.yaml", before+sources+"\n"+after)
+	stdout, stderr, status := finish(t, command(t, "geo", "update", "--config", file))
+	if status != 1 || !strings.Contains(stdout, "gcp: 1 networks") || !strings.Contains(stderr, "aws: the download is not taken") || !strings.Contains(stderr, "oracle: not the address ranges") {
+		t.Errorf("status %d, %s%s", status, stdout, stderr)
+	}
+	stdout, stderr, _ = finish(t, command(t, "geo", "where", "--config", file, "--client", "192.0.2.1"))
+	if !strings.Contains(stdout, "192.0.2.1 is in DE gcp europe-west3 (source: ") {
+		t.Errorf("%s%s", stdout, stderr)
 	}
 }

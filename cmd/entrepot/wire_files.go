@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"time"
 
@@ -36,16 +35,7 @@ func (n *node) openFiles(cfg *NodeConfig, logs *loggers, reg prometheus.Register
 // openFileLedger follows a file server's ledger, with the follower of a registry
 // that has the same.
 func (n *node) openFileLedger(name string, urls []string, cfg *LedgerConfig, store StoreConfig, logs *loggers, reg prometheus.Registerer) (proxy.LedgerConfig, error) {
-	names := cfg.Names
-	if names == nil {
-		names = []string{name}
-		for _, text := range urls {
-			names = append(names, text)
-			if u, err := url.Parse(text); err == nil {
-				names = append(names, u.Host+u.Path)
-			}
-		}
-	}
+	names := ledgerNames(cfg, name, urls)
 	if f := n.ledgers[ledgerID(cfg)]; f != nil {
 		return proxy.LedgerConfig{Ledger: f, Names: names}, nil
 	}

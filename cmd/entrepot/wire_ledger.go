@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"entrepot/promote/ledger"
@@ -54,16 +55,7 @@ func (n *node) openLedger(upstream string, urls []string, cfg *LedgerConfig, sto
 		n.ledgers = make(map[string]*ledger.Follower)
 	}
 	n.ledgers[ledgerID(cfg)] = follower
-	names := cfg.Names
-	if names == nil {
-		names = []string{upstream}
-		for _, u := range urls {
-			if parsed, err := url.Parse(u); err == nil && parsed.Host != upstream {
-				names = append(names, parsed.Host)
-			}
-		}
-	}
-	return proxy.LedgerConfig{Ledger: follower, Names: names}, nil
+	return proxy.LedgerConfig{Ledger: follower, Names: ledgerNames(cfg, upstream, urls)}, nil
 }
 
 // observePolls makes the metrics of a ledger that is followed.
@@ -87,4 +79,24 @@ func observePolls(reg prometheus.Registerer, upstream string) func(ledger.PollRe
 		}
 		checked.SetToCurrentTime()
 	}
+}
+
+// ledgerNames are what a ledger calls an upstream: as configured, else its name and
+// its URLs, of which there is one if none are given.
+func ledgerNames(cfg *LedgerConfig, name string, urls []string) []string {
+	if cfg.Names != nil {
+		return cfg.Names
+	}
+	if urls == nil {
+		urls = []string{"https://" + name}
+	}
+	names := []string{name}
+	for _, text := range urls {
+		text = strings.TrimSuffix(text, "/")
+		names = append(names, text)
+		if u, err := url.Parse(text); err == nil && u.Host+u.Path != name {
+			names = append(names, u.Host+u.Path)
+		}
+	}
+	return names
 }

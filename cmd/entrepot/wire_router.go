@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -31,8 +29,6 @@ const (
 	// and geoInterval those with places.
 	listInterval = 2 * time.Second
 	geoInterval  = 30 * time.Second
-	// maxProbeBlob bounds a blob that mirrors are compared by: it is kept in memory.
-	maxProbeBlob = 8 << 20
 )
 
 // routerRole is the router, ready to be served.
@@ -40,7 +36,7 @@ type routerRole struct {
 	router  *geo.Router
 	prober  *health.Prober
 	locator *locate.Locator
-	follow  []*ledger.Follower
+	follow  map[string]*ledger.Follower // by ledgerID
 
 	end     context.CancelFunc // of what runs
 	running sync.WaitGroup
@@ -50,7 +46,7 @@ type routerRole struct {
 // is taken into use when it changes; "" when there is none. node serves who is not
 // redirected; nil when this process has none.
 func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers, reg prometheus.Registerer) (*routerRole, error) {
-	o := &routerRole{end: func() {}}
+	o := &routerRole{end: func() {}, follow: map[string]*ledger.Follower{}}
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"role": "router"}, reg)
 	atlas, err := locate.NewAtlas()
 	if err != nil {
@@ -68,20 +64,20 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 	if o.locator, err = locate.Open(where); err != nil {
 		return nil, fmt.Errorf("router.geo: %w", err)
 	}
-	samples := newProbeSamples(cfg, list)
+	surface, err := o.surface(cfg, node, logs)
+	if err != nil {
+		return nil, err
+	}
+	sampler := o.sampler(cfg, &surface, logs)
 	o.prober, err = health.New(health.Config{
 		List: list, Interval: time.Duration(cfg.Probes.Interval), Timeout: time.Duration(cfg.Probes.Timeout),
-		Samples: health.Samples{Content: samples.content}, RedirectHosts: cfg.Probes.RedirectHosts,
+		Samples: sampler.Samples(), RedirectHosts: cfg.Probes.RedirectHosts,
 		QuarantineFile: string(cfg.Probes.Quarantine), Logger: logs.main, Registerer: reg,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("router.probes.quarantine: %w", err)
 	}
-	surface, err := o.surface(cfg, node, logs)
-	if err != nil {
-		return nil, err
-	}
-	surface.Registerer = reg
+	surface.Mirrors, surface.Registerer = o.prober.States, reg
 	if o.router, err = geo.New(surface); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
@@ -89,6 +85,7 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 	o.end = end
 	o.running.Go(func() { o.router.Run(running) })
 	o.running.Go(func() { o.prober.Run(running) })
+	o.running.Go(func() { sampler.Run(running) })
 	o.running.Go(func() { o.locator.Watch(running, geoInterval) })
 	for _, f := range o.follow {
 		o.running.Go(func() { _ = f.Run(running) }) // it returns when running ends
@@ -110,7 +107,7 @@ func (o *routerRole) surface(cfg *RouterConfig, node http.Handler, logs *loggers
 		return geo.Config{}, fmt.Errorf("router.fixed.clients: %w", err)
 	}
 	surface := geo.Config{
-		Mirrors: o.prober.States, Locate: o.locator.Locate, Forwarders: locate.NewForwarders(trusted),
+		Locate: o.locator.Locate, Forwarders: locate.NewForwarders(trusted),
 		Presence:      health.NewPresence(health.PresenceConfig{}),
 		DefaultImages: cfg.DefaultUpstream, DefaultFiles: cfg.DefaultFiles,
 		Fallback: otherNode("fallback", cfg.Fallback), Cosign: otherNode("cosign", cfg.Cosign),
@@ -120,11 +117,30 @@ func (o *routerRole) surface(cfg *RouterConfig, node http.Handler, logs *loggers
 	if surface.Images, surface.Files, err = cfg.upstreams(); err != nil {
 		return surface, fmt.Errorf("router.files: %w", err)
 	}
+	for i := range surface.Images {
+		up := &surface.Images[i]
+		c := cfg.Upstreams[up.Name].Ledger
+		if c == nil {
+			continue
+		}
+		follower, err := o.openLedger(c, logs)
+		if err != nil {
+			return surface, fmt.Errorf("router.upstreams.%s.ledger: %w", up.Name, err)
+		}
+		up.Ledger, up.Destinations = follower, ledgerNames(c, up.Name, nil)
+	}
 	for i := range surface.Files {
 		f := &surface.Files[i]
-		if err := o.openLedger(f, cfg.Files[f.Name].Ledger, logs); err != nil {
+		c := cfg.Files[f.Name].Ledger
+		if c == nil {
+			continue
+		}
+		follower, err := o.openLedger(c, logs)
+		if err != nil {
 			return surface, fmt.Errorf("router.files.%s.ledger: %w", f.Name, err)
 		}
+		f.Ledger, f.Destinations = follower, ledgerNames(c, f.Name, nil)
+		f.Folders = catalog.New(follower.State, f.Destinations...)
 	}
 	return surface, nil
 }
@@ -138,31 +154,27 @@ func otherNode(name string, location URL) *choice.Mirror {
 	return &choice.Mirror{Name: name, Kind: choice.Node, Tier: choice.Origin, URLs: []*url.URL{u}}
 }
 
-// openLedger follows the ledger of an upstream of files, if it has one.
-func (o *routerRole) openLedger(f *geo.Files, cfg *LedgerConfig, logs *loggers) error {
-	if cfg == nil {
-		return nil
+// openLedger follows a ledger, once, however many upstreams have it.
+func (o *routerRole) openLedger(cfg *LedgerConfig, logs *loggers) (*ledger.Follower, error) {
+	if f := o.follow[ledgerID(cfg)]; f != nil {
+		return f, nil
 	}
 	source, err := ledger.OpenStorage(cfg.URL)
 	if err != nil {
-		return fmt.Errorf("url: %w", err)
+		return nil, fmt.Errorf("url: %w", err)
 	}
 	key, err := ledger.LoadKey(string(cfg.Key))
 	if err != nil {
-		return fmt.Errorf("key: %w", err)
+		return nil, fmt.Errorf("key: %w", err)
 	}
 	follower, err := ledger.NewFollower(context.Background(), ledger.FollowerConfig{
 		Source: source, Key: key, Interval: time.Duration(cfg.Interval), Logger: logs.main,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	o.follow = append(o.follow, follower)
-	if f.Destinations = cfg.Names; f.Destinations == nil {
-		f.Destinations = []string{f.Name, "https://" + f.Name}
-	}
-	f.Ledger, f.Folders = follower, catalog.New(follower.State, f.Destinations...)
-	return nil
+	o.follow[ledgerID(cfg)] = follower
+	return follower, nil
 }
 
 // watchList takes a changed list of mirrors into use, when the file changes or
@@ -211,82 +223,40 @@ func readList(file string, atlas *locate.Atlas) (*choice.List, error) {
 	return cfg.Router.mirrors(atlas)
 }
 
-// probeSamples are the blobs that mirrors are compared by, as an origin has them.
-type probeSamples struct {
-	from  *choice.Mirror // an origin
-	blobs []probeBlob
-
-	mu   sync.Mutex
-	have map[probeBlob][]byte
-}
-
-func newProbeSamples(cfg *RouterConfig, list *choice.List) *probeSamples {
-	s := &probeSamples{have: map[probeBlob][]byte{}}
-	for i := range list.Len() {
-		if m := list.Mirror(i); s.from == nil && m.Tier == choice.Origin && m.Kind != choice.Bucket {
-			s.from = m
-		}
-	}
+// sampler is what mirrors are compared by: the blobs that are configured, and what
+// the ledgers say was promoted.
+func (o *routerRole) sampler(cfg *RouterConfig, surface *geo.Config, logs *loggers) *health.Sampler {
+	config := health.SamplerConfig{Origin: o.origin, Retry: time.Duration(cfg.Probes.Interval), Logger: logs.main}
 	for _, text := range cfg.Probes.Blobs {
 		if b, err := parseProbeBlob(text, cfg); err == nil { // the configuration was checked
-			s.blobs = append(s.blobs, b)
+			config.Blobs = append(config.Blobs, b)
 		}
 	}
-	return s
-}
-
-// content is the sample for a mirror: the first blob of an upstream that it has.
-func (s *probeSamples) content(m *choice.Mirror) (health.Sample, bool) {
-	for _, b := range s.blobs {
-		if s.from == nil || len(m.Namespaces) > 0 && !slices.Contains(m.Namespaces, b.namespace) {
-			continue
+	for _, up := range surface.Images {
+		if up.Ledger != nil {
+			config.Promoted = append(config.Promoted, health.Promoted{Namespace: up.Name, Names: up.Destinations, State: up.Ledger.State})
 		}
-		data, err := s.load(b)
-		if err != nil {
-			return health.Sample{}, false
+	}
+	for _, up := range surface.Files {
+		if up.Ledger != nil {
+			config.Promoted = append(config.Promoted, health.Promoted{Namespace: up.Name, Names: up.Destinations, State: up.Ledger.State})
 		}
-		return health.Sample{
-			What: choice.Blob, Size: int64(len(data)), Target: b.target(),
-			Read: func(_ context.Context, offset, length int64) ([]byte, error) {
-				return data[offset : offset+length], nil
-			},
-		}, true
 	}
-	return health.Sample{}, false
+	return health.NewSampler(config)
 }
 
-func (b probeBlob) target() choice.Target {
-	return choice.Target{Namespace: b.namespace, Repository: b.repository, Route: "blobs/" + string(b.digest), Digest: b.digest}
-}
-
-// load fetches a blob from the origin, once, and checks it.
-func (s *probeSamples) load(b probeBlob) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if data, ok := s.have[b]; ok {
-		return data, nil
+// origin is who has what is right: the first origin that is not known to be down.
+func (o *routerRole) origin() (origin *choice.Mirror) {
+	list, states := o.prober.States()
+	for i := range list.Len() {
+		if m := list.Mirror(i); m.Tier == choice.Origin && m.Kind != choice.Bucket && (origin == nil || states[i].Up) {
+			origin = m
+			if states[i].Up {
+				break
+			}
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), health.DefaultTimeout)
-	defer cancel()
-	target := b.target()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.from.Location(false, &target), http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProbeBlob+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case resp.StatusCode != http.StatusOK || len(data) > maxProbeBlob || b.digest.Algorithm().FromBytes(data) != b.digest:
-		return nil, fmt.Errorf("the origin does not have %s, of at most %v", b.digest, Size(maxProbeBlob))
-	}
-	s.have[b] = data
-	return data, nil
+	return origin
 }
 
 // observeRouter writes the access log of a router.

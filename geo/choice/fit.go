@@ -7,9 +7,9 @@ import (
 	"entrepot/geo/locate"
 )
 
-// smallBlob is the size in bytes below which blobs are served by who is trusted:
+// SmallBlob is the size in bytes below which blobs are served by who is trusted:
 // configs, which clients act on, and what a redirect costs more than it saves.
-const smallBlob = 128 << 10
+const SmallBlob = 128 << 10
 
 // Unfit is why a mirror is passed over, in plain words; "" when it is not.
 func (m *prepared) unfit(q *Query, s *State) string {
@@ -47,7 +47,7 @@ func (m *prepared) mayServe(q *Query) string {
 		return "it is not authoritative for names"
 	case q.What == Names && m.Kind == Files && m.Tier != Origin:
 		return "it is not authoritative for names"
-	case !m.has(q.Namespace):
+	case !m.Has(q.Namespace):
 		return "it does not have " + q.Namespace
 	case m.MaxSize > 0 && q.Size < 0:
 		return "it serves content up to a size, and this one's is not known"
@@ -64,7 +64,7 @@ func (m *prepared) mayServe(q *Query) string {
 		return "its tier is not trusted with manifests"
 	case q.What == Blob && q.Size < 0:
 		return "its tier serves blobs of 128 KiB or more, and this one's size is not known"
-	case q.What == Blob && q.Size < smallBlob:
+	case q.What == Blob && q.Size < SmallBlob:
 		return "its tier serves blobs of 128 KiB or more"
 	case q.What == File && !q.Verifies:
 		return "its tier serves files only to clients that show that they verify them"
@@ -89,8 +89,8 @@ func (m *prepared) reaches(q *Query) string {
 	return ""
 }
 
-// has says whether a mirror has a namespace.
-func (m *prepared) has(namespace string) bool {
+// Has says whether a mirror has a namespace.
+func (m *Mirror) Has(namespace string) bool {
 	return len(m.Namespaces) == 0 || slices.ContainsFunc(m.Namespaces, func(pattern string) bool { return matches(pattern, namespace) })
 }
 

@@ -96,6 +96,11 @@ func newPrepared(m *Mirror) prepared {
 // Len is how many mirrors there are.
 func (l *List) Len() int { return len(l.mirrors) }
 
+// NeedsSizes says whether it matters to any mirror how large a blob is.
+func (l *List) NeedsSizes() bool {
+	return slices.ContainsFunc(l.mirrors, func(m prepared) bool { return m.MaxSize > 0 || m.Tier == Community && m.Kind != Files })
+}
+
 // Mirror is the mirror at an index, as it was configured. It must not be changed.
 func (l *List) Mirror(i int) *Mirror { return &l.mirrors[i].Mirror }
 

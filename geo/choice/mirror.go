@@ -137,7 +137,7 @@ const DefaultCapacity = 1_000_000_000
 
 // Target is what a client is to be sent to, parsed: see [Mirror.Location].
 type Target struct {
-	// Namespace is the upstream's name.
+	// Namespace is the upstream's name; "" leaves it to the mirror.
 	Namespace string
 	// Repository and Route are of an image: "library/nginx", and what follows it:
 	// "blobs/sha256:…", "manifests/1.29", "tags/list".
@@ -182,10 +182,14 @@ func (m *Mirror) Location(secure bool, t *Target) string {
 		}
 		location = host + path + "/" + t.File
 	case Node:
+		namespace := t.Namespace
+		if namespace != "" {
+			namespace += "/"
+		}
 		if t.Repository != "" {
-			location = host + "/v2" + path + "/" + t.Namespace + "/" + t.Repository + "/" + t.Route
+			location = host + "/v2" + path + "/" + namespace + t.Repository + "/" + t.Route
 		} else {
-			location = host + path + "/" + t.Namespace + "/" + t.File
+			location = host + path + "/" + namespace + t.File
 		}
 	}
 	if t.Query != "" {

@@ -31,7 +31,7 @@ type PresenceConfig struct {
 	Remember int
 }
 
-// Presence asks mirrors that may lack content whether they have it. It is safe
+// Presence asks mirrors whether they have content, and how large it is. It is safe
 // for concurrent use.
 type Presence struct {
 	cfg     PresenceConfig
@@ -46,6 +46,7 @@ type Presence struct {
 // answer is what a mirror said.
 type answer struct {
 	has   bool
+	size  int64 // bytes; negative when it did not say
 	until time.Time
 }
 
@@ -71,53 +72,64 @@ func NewPresence(cfg PresenceConfig) *Presence {
 // Has says whether a mirror has what a target means. However many ask, the mirror
 // is asked once. An error says that it did not tell in time; it is not remembered.
 func (p *Presence) Has(ctx context.Context, m *choice.Mirror, secure bool, t *choice.Target) (bool, error) {
-	location := m.Location(secure, t)
+	a, err := p.answer(ctx, m.Location(secure, t))
+	return a.has, err
+}
+
+// Size is how large a target is at a mirror, in bytes; negative when the mirror
+// lacks it or does not say. Errors are those of [Presence.Has].
+func (p *Presence) Size(ctx context.Context, m *choice.Mirror, t *choice.Target) (int64, error) {
+	a, err := p.answer(ctx, m.Location(false, t))
+	if err != nil || !a.has {
+		return -1, err
+	}
+	return a.size, nil
+}
+
+func (p *Presence) answer(ctx context.Context, location string) (answer, error) {
 	if location == "" {
-		return false, nil
+		return answer{}, nil
 	}
 	if a, ok := p.recall(location); ok {
-		return a.has, nil
+		return a, nil
 	}
 	// The question outlives who asked first: others wait for it.
 	asking := context.WithoutCancel(ctx)
 	result := p.flights.DoChan(location, func() (any, error) {
 		bounded, cancel := context.WithTimeout(asking, p.cfg.AskWithin)
 		defer cancel()
-		has, err := p.ask(bounded, location)
+		a, err := p.ask(bounded, location)
 		if err == nil {
-			p.remember(location, has)
+			p.remember(location, &a)
 		}
-		return has, err
+		return a, err
 	})
 	select {
 	case r := <-result:
-		if r.Err != nil {
-			return false, r.Err
-		}
-		return r.Val.(bool), nil
+		return r.Val.(answer), r.Err
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return answer{}, ctx.Err()
 	}
 }
 
 // ask sends the question.
-func (p *Presence) ask(ctx context.Context, location string) (bool, error) {
+func (p *Presence) ask(ctx context.Context, location string) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, location, http.NoBody)
 	if err != nil {
-		return false, err
+		return answer{}, err
 	}
 	resp, err := p.cfg.Client.Do(req)
 	if err != nil {
-		return false, err
+		return answer{}, err
 	}
 	resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
-		return true, nil
+		return answer{has: true, size: resp.ContentLength}, nil
 	case http.StatusNotFound, http.StatusGone, http.StatusForbidden:
-		return false, nil // a bucket that nobody may list says 403 of what is not there
+		return answer{}, nil // a bucket that nobody may list says 403 of what is not there
 	}
-	return false, fmt.Errorf("asking for %s: %w", location, errors.New(resp.Status))
+	return answer{}, fmt.Errorf("asking for %s: %w", location, errors.New(resp.Status))
 }
 
 func (p *Presence) recall(location string) (answer, bool) {
@@ -132,14 +144,15 @@ func (p *Presence) recall(location string) (answer, bool) {
 	return a, ok && time.Now().Before(a.until)
 }
 
-func (p *Presence) remember(location string, has bool) {
+func (p *Presence) remember(location string, a *answer) {
 	holds := p.cfg.AbsentFor
-	if has {
+	if a.has {
 		holds = p.cfg.FoundFor
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.keep(location, answer{has, time.Now().Add(holds)})
+	a.until = time.Now().Add(holds)
+	p.keep(location, *a)
 }
 
 func (p *Presence) keep(location string, a answer) {

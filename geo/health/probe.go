@@ -21,6 +21,11 @@ import (
 // sampleSize is how many bytes of a blob a probe compares.
 const sampleSize = 64 << 10
 
+// acceptAll names the media types of manifests: some registries take */* for none
+// of them.
+const acceptAll = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
+	"application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, */*"
+
 // Sample is content that mirrors should have.
 type Sample struct {
 	Target choice.Target
@@ -165,8 +170,7 @@ func (p *Prober) send(ctx context.Context, m *choice.Mirror, method, location, r
 	if ranges != "" {
 		req.Header.Set("Range", ranges)
 	}
-	req.Header.Set("Accept", "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "+
-		"application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, */*")
+	req.Header.Set("Accept", acceptAll)
 	client := *p.cfg.Client
 	client.CheckRedirect = func(next *http.Request, via []*http.Request) error {
 		if len(via) >= 5 {

@@ -323,7 +323,7 @@ func TestASlowMirrorIsNotWaitedFor(t *testing.T) {
 func TestWhatAPresenceRemembersIsBounded(t *testing.T) {
 	p := NewPresence(PresenceConfig{Remember: 100})
 	for i := range 1000 {
-		p.remember(fmt.Sprint(i), true)
+		p.remember(fmt.Sprint(i), &answer{has: true})
 	}
 	if n := len(p.young) + len(p.old); n > 100 {
 		t.Errorf("%d answers are kept", n)
