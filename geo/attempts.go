@@ -3,6 +3,8 @@ package geo
 import (
 	"hash/maphash"
 	"net/netip"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -40,8 +42,13 @@ func newAttempts() *attempts {
 // next counts a request, and returns how many mirrors the client has had before:
 // 0 for the first two requests, 1 for the next three. A client is an address and
 // its software, as many have one address together. A range is a thing of its own,
-// as clients fetch those of one blob at once.
+// as clients fetch those of one blob at once; but one that goes on where a transfer
+// broke is given the next mirror at once.
 func (a *attempts) next(client netip.Addr, agent, path, ranges string) int {
+	resumed := resumes(ranges)
+	if resumed {
+		ranges = ""
+	}
 	var h maphash.Hash
 	h.SetSeed(a.seed)
 	address := client.As16()
@@ -54,9 +61,26 @@ func (a *attempts) next(client netip.Addr, agent, path, ranges string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	slot := &a.slots[sum%attemptSlots]
-	if slot.hash != sum || time.Duration(now-slot.since)*time.Second > comesBackWithin {
+	fresh := slot.hash != sum || time.Duration(now-slot.since)*time.Second > comesBackWithin
+	if fresh {
 		*slot = attempt{hash: sum, since: now}
 	}
 	slot.count++
+	if resumed && !fresh { // to the next multiple
+		slot.count = (slot.count + comesBack - 1) / comesBack * comesBack
+	}
 	return int(slot.count / comesBack)
+}
+
+// resumes says whether a range is one that goes on where a transfer broke: to the
+// end, and from where no client cuts what it fetches in parts.
+func resumes(ranges string) bool {
+	const parts = 64 << 10
+	text, ok := strings.CutPrefix(ranges, "bytes=")
+	if !ok {
+		return false
+	}
+	text, ok = strings.CutSuffix(text, "-")
+	offset, err := strconv.ParseInt(text, 10, 64)
+	return ok && err == nil && offset > 0 && offset%parts != 0 && offset%1_000_000 != 0
 }

@@ -54,6 +54,8 @@ type Config struct {
 	// Fixed serves the clients and hosts that are not to be redirected.
 	Fixed Fixed
 
+	// Suspect, when set, is told of a mirror that a client came back from.
+	Suspect func(mirror string)
 	// Done, when set, is called at the end of every request.
 	Done       func(*Observation)
 	Logger     *slog.Logger // nil discards
@@ -252,7 +254,16 @@ func (x *exchange) choose(into []choice.Choice) []choice.Choice {
 	if x.r.URL.RawQuery != "" {
 		x.query.Avoid = queryValue(x.r.URL, "avoid")
 	}
-	return x.view.list.Choose(&x.query, x.view.states, into)
+	choices := x.view.list.Choose(&x.query, x.view.states, into)
+	if suspect := x.rt.cfg.Suspect; suspect != nil {
+		if x.query.Avoid != "" {
+			suspect(x.query.Avoid)
+		}
+		if x.query.Attempt > 0 && len(choices) > 0 { // the one that it had before is the last now
+			suspect(x.view.list.Mirror(choices[len(choices)-1].Index).Name)
+		}
+	}
+	return choices
 }
 
 // location is where the client is sent: to the best mirror that has the content,

@@ -343,8 +343,33 @@ func TestWhoComesBackIsGivenTheNextMirror(t *testing.T) {
 		s.leads(berlin, request, "https://uni.example.org/v2/docker.io/app/blobs/"+aDigest)
 	}
 	s.leads(berlin, request, "https://eu.example.org/v2/docker.io/app/blobs/"+aDigest)
-	s.leads(berlin, request, "https://uni.example.org/v2/docker.io/app/blobs/"+aDigest, "Range", "bytes=5-") // another thing
+	s.leads(berlin, request, "https://uni.example.org/v2/docker.io/app/blobs/"+aDigest, "Range", "bytes=5-9") // another thing
 	newSetting(t).leads(berlin, request+"?avoid=uni", "https://eu.example.org/v2/docker.io/app/blobs/"+aDigest)
+}
+
+func TestWhoResumesIsGivenTheNextMirrorAtOnceAndItsMirrorIsSuspected(t *testing.T) {
+	var suspects []string
+	s := newSetting(t, func(c *Config) { c.Suspect = func(name string) { suspects = append(suspects, name) } })
+	const path = "/v2/a/manifests/" + aDigest
+	to := func(host string) string {
+		return "https://" + host + ".example.org/v2/docker.io/a/manifests/" + aDigest
+	}
+	s.leads(berlin, path, to("eu"), "Range", "bytes=70001-") // of a transfer that nobody saw begin
+	s.leads(tokyo, path, to("jp"))
+	s.leads(tokyo, path, to("jp"), "Range", "bytes=8388608-") // a part
+	s.leads(tokyo, path, to("jp"), "Range", "bytes=70001-80000")
+	if len(suspects) > 0 {
+		t.Errorf("suspects %q", suspects)
+	}
+	s.leads(tokyo, path, to("origin"), "Range", "bytes=70001-")
+	s.leads(tokyo, path, to("eu"), "Range", "bytes=90001-")
+	if !slices.Equal(suspects, []string{"jp", "origin"}) {
+		t.Errorf("suspects %q", suspects)
+	}
+	s.leads(tokyo, path+"?avoid=jp", to("eu"))
+	if !slices.Contains(suspects[2:], "jp") {
+		t.Errorf("suspects %q", suspects)
+	}
 }
 
 func TestWithoutAFitMirrorThereIsTheFallbackOr503(t *testing.T) {

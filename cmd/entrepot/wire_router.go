@@ -77,7 +77,7 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 	if err != nil {
 		return nil, fmt.Errorf("router.probes.quarantine: %w", err)
 	}
-	surface.Mirrors, surface.Registerer = o.prober.States, reg
+	surface.Mirrors, surface.Suspect, surface.Registerer = o.prober.States, o.prober.Suspect, reg
 	if o.router, err = geo.New(surface); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}

@@ -26,6 +26,9 @@ const (
 // probesAtOnce bounds how many mirrors are asked at a time.
 const probesAtOnce = 32
 
+// suspectEvery is between two probes of a mirror that clients came back from.
+const suspectEvery = time.Second
+
 // freezeWithin is the time in which more than half of a continent's mirrors must
 // fall for the others not to be trusted with what is left.
 const freezeWithin = time.Minute
@@ -57,6 +60,8 @@ type Prober struct {
 	mu       sync.Mutex
 	list     *choice.List
 	machines map[string]*machine
+	suspects map[string]int // probes that are due at once
+	wake     chan struct{}  // there is a new one
 }
 
 // New makes a prober. No mirror is up before its first probe. The error is that
@@ -69,7 +74,7 @@ func New(cfg Config) (*Prober, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Prober{cfg: cfg, machines: map[string]*machine{}, metrics: newMetrics(cfg.Registerer)}
+	p := &Prober{cfg: cfg, machines: map[string]*machine{}, suspects: map[string]int{}, wake: make(chan struct{}, 1), metrics: newMetrics(cfg.Registerer)}
 	p.SetList(cfg.List)
 	return p, p.readQuarantine()
 }
@@ -106,6 +111,33 @@ func (p *Prober) States() (*choice.List, []choice.State) {
 		p.metrics.show(m.Name, &states[i])
 	}
 	return p.list, states
+}
+
+// Suspect says that a client came back from a mirror, which may have no other
+// reason than the client's own: the mirror is probed now, and each second until it
+// answers or is known to be down, in place of the usual interval.
+func (p *Prober) Suspect(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.machines[name]; s == nil || !s.up || p.suspects[name] > 0 {
+		return
+	}
+	p.suspects[name] = failuresInRow
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// due is when a mirror is to be probed, by when that was done last, and when it is
+// to be done next.
+func (p *Prober) due(name string, last, next time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.suspects[name] > 0 {
+		return earlier(next, last.Add(suspectEvery))
+	}
+	return next
 }
 
 // frozen are the continents more than half of whose mirrors, and at least two, fell
@@ -145,7 +177,7 @@ func (p *Prober) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	room := make(chan struct{}, probesAtOnce)
-	next := map[string]time.Time{} // when each is to be probed
+	last, next := map[string]time.Time{}, map[string]time.Time{} // when each was probed, and is to be
 	for {
 		now, wake := time.Now(), time.Now().Add(p.cfg.Interval)
 		p.mu.Lock()
@@ -156,12 +188,17 @@ func (p *Prober) Run(ctx context.Context) {
 		}
 		for i := range list.Len() {
 			m := list.Mirror(i)
-			if at := next[m.Name]; at.After(now) {
+			if at := p.due(m.Name, last[m.Name], next[m.Name]); at.After(now) {
 				wake = earlier(wake, at)
 				continue
 			}
-			next[m.Name] = now.Add(jittered(p.cfg.Interval))
-			wake = earlier(wake, next[m.Name])
+			last[m.Name], next[m.Name] = now, now.Add(jittered(p.cfg.Interval))
+			p.mu.Lock()
+			if p.suspects[m.Name] > 0 {
+				p.suspects[m.Name]--
+			}
+			p.mu.Unlock()
+			wake = earlier(wake, p.due(m.Name, now, next[m.Name]))
 			running.Go(func() {
 				select {
 				case room <- struct{}{}:
@@ -176,6 +213,8 @@ func (p *Prober) Run(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
+		case <-p.wake:
+			timer.Stop()
 		case <-timer.C:
 		}
 	}
@@ -214,6 +253,7 @@ func (p *Prober) ProbeNow(ctx context.Context, m *choice.Mirror) {
 	}
 	was, now := s.up, time.Now()
 	if err == nil {
+		delete(p.suspects, m.Name)
 		s.success(now)
 	} else {
 		_, atOnce := errors.AsType[fatalError](err)

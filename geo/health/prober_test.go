@@ -332,3 +332,46 @@ func TestWhatAPresenceRemembersIsBounded(t *testing.T) {
 		t.Error("the newest is forgotten")
 	}
 }
+
+func TestASuspectIsProbedAtOnceUntilItIsKnownToBeDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failing atomic.Bool
+		var asked atomic.Int32
+		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			asked.Add(1)
+			if failing.Load() {
+				return nil, errors.New("connection refused")
+			}
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, nil
+		})}
+		p, err := New(Config{List: listOf(t, "https://a.example"), Client: client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			p.Run(ctx)
+		}()
+		defer func() {
+			cancel()
+			<-ended
+		}()
+		time.Sleep(2 * time.Second)
+		for range 100 { // clients come back, and the mirror is well
+			p.Suspect("m0")
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := asked.Load(); n > 4 {
+			t.Errorf("it was probed %d times in 3 s", n)
+		}
+		failing.Store(true)
+		p.Suspect("m0")
+		p.Suspect("nobody")
+		time.Sleep(3500 * time.Millisecond)
+		if _, states := p.States(); states[0].Up {
+			t.Error("it is up after 3.5 s")
+		}
+	})
+}
