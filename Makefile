@@ -1,6 +1,7 @@
 # entrepot: the few commands of the project.
 #
 #   make run     a mirror on this machine, with its store in ./data
+#   make demo    a whole system on this machine: origin, three regions, router
 #   make test    everything, against real clients and real servers
 #   make lint    formatting and static analysis
 #
@@ -19,10 +20,14 @@ FUZZTIME   ?= 20s
 # Packages that need no server of their own.
 UNIT        = $(shell $(GO) list ./... | grep -v '/e2e')
 
-.PHONY: run build test unit e2e lint bench pgo fuzz tools clean
+.PHONY: run demo build test unit e2e lint bench pgo fuzz tools clean
 
 run: build
 	bin/entrepot serve
+
+# Needs nothing but Go; what it stores is removed at its end.
+demo:
+	$(GO) run ./e2e/demo
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/entrepot ./cmd/entrepot

@@ -75,7 +75,7 @@ func (a *attempts) next(client netip.Addr, agent, path, ranges string) int {
 // resumes says whether a range is one that goes on where a transfer broke: to the
 // end, and from where no client cuts what it fetches in parts.
 func resumes(ranges string) bool {
-	const parts = 64 << 10
+	const parts = 1 << 20
 	text, ok := strings.CutPrefix(ranges, "bytes=")
 	if !ok {
 		return false

@@ -145,7 +145,7 @@ func (x *exchange) where() error {
 	if request == "" {
 		request = "/v2/"
 	}
-	if text := values.Get("size"); text != "" {
+	if text := values.Get("size"); text != "" { // a form sends it empty
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 {
 			return badWhere("size %q is none: want bytes, such as 1048576", text)
@@ -160,14 +160,14 @@ func (x *exchange) where() error {
 	return nil
 }
 
-const wherePage = `<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Where you would be sent</title></head><body>
+const wherePage = `<title>Where you would be sent</title></head><body>
 <h1>Where you would be sent</h1>
-<p>You come from <b>{{.Client}}</b>, which is in {{with .Place}}{{with .Country}}{{.}}{{else}}no known country{{end}}{{with .Cloud}}, {{.}}{{end}}{{with .Region}} {{.}}{{end}}
-(says: {{.Source}}){{end}}.</p>
-<form><label>Request <input name="request" size="60" value="{{.Request}}"></label> <button>Explain</button></form>
-<table><thead><tr><th>Rank<th>Mirror<th>Tier<th>Cost, ms<th>Why<th>URL</tr></thead><tbody>
-{{range .Mirrors}}<tr><td>{{if .Rank}}{{.Rank}}{{end}}<td>{{.Name}}<td>{{.Tier}}<td>{{if .Rank}}{{.CostMs}}{{end}}<td>{{.Reason}}{{.Class}}<td>{{.URL}}</tr>
-{{end}}</tbody></table>
+<p>You come from <b>{{.Client}}</b>, which is in {{with .Place}}<b>{{with .Country}}{{.}}{{else}}no known country{{end}}</b>{{with .Cloud}}, {{.}}{{end}}{{with .Region}} {{.}}{{end}}{{with .ASN}}, AS{{.}}{{end}}
+(source: {{.Source}}){{end}}, and ask for: {{.What}}.</p>
+<form><label>Request <input name="request" size="60" value="{{.Request}}"></label>
+<label>Size in bytes, if known <input name="size" size="12" inputmode="numeric"></label> <button>Explain</button></form>
+<div class="wide"><table><thead><tr><th>Rank<th>Mirror<th>Tier<th>Cost, ms<th>Why<th>URL</tr></thead><tbody>
+{{range .Mirrors}}<tr{{if not .Rank}} class="out"{{end}}><td>{{if .Rank}}{{.Rank}}{{else}}–{{end}}<td>{{.Name}}<td>{{.Tier}}<td>{{if .Rank}}{{.CostMs}}{{end}}<td>{{.Reason}}{{.Class}}{{if .Incomplete}}; asked first whether it has it{{end}}<td>{{.URL}}</tr>
+{{end}}</tbody></table></div>
 </body></html>
 `

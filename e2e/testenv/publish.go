@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
 // publisher pushes into one repository and fails the test when it cannot.
@@ -35,6 +36,8 @@ func newPublisher(t testing.TB, host, name string) *publisher {
 		t.Fatalf("naming repository %s at %s: %v", name, host, err)
 	}
 	repo.PlainHTTP = true
+	// For those that ask; others are told nothing.
+	repo.Client = &auth.Client{Credential: auth.StaticCredential(host, auth.Credential{Username: Promoter, Password: PromoterPassword})}
 	return &publisher{t: t, name: name, repo: repo}
 }
 

@@ -125,6 +125,16 @@ func (s *S3Server) NewBucket(t testing.TB) string {
 	return name
 }
 
+// Publish lets everybody read the objects of a bucket.
+func (s *S3Server) Publish(t testing.TB, bucket string) {
+	t.Helper()
+	policy := fmt.Sprintf(`{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": ["*"]},
+		"Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::%s/*"]}]}`, bucket)
+	if err := s.Client(t).SetBucketPolicy(t.Context(), bucket, policy); err != nil {
+		t.Fatalf("publishing bucket %s: %v", bucket, err)
+	}
+}
+
 // Client is a client of the server, to look into a bucket with.
 func (s *S3Server) Client(t testing.TB) *minio.Client {
 	t.Helper()

@@ -25,15 +25,17 @@ type Tap struct {
 	mu       sync.Mutex
 	server   *http.Server // nil while closed
 	requests []TapRequest
+	limit    int64 // bytes until it closes; 0 is no limit
 }
 
 // TapRequest is one request that passed a [Tap].
 type TapRequest struct {
-	Method string
-	Path   string
-	Range  string // header
-	Status int
-	Bytes  int64 // of the body that was passed on
+	Method        string
+	Path          string
+	Range         string // header
+	Status        int
+	Bytes         int64  // of the body that was passed on
+	Authorization string // as sent
 }
 
 // IsBlobGet says whether the request transferred a blob.
@@ -55,6 +57,13 @@ func (r TapRequest) String() string {
 // with the test.
 func StartTap(t testing.TB, target string) *Tap {
 	t.Helper()
+	return startTap(t, target, "")
+}
+
+// startTap starts a tap that says which client it forwards for, unless that is
+// empty.
+func startTap(t testing.TB, target, client string) *Tap {
+	t.Helper()
 	to, err := url.Parse(target)
 	if err != nil {
 		t.Fatalf("parsing the URL to tap: %v", err)
@@ -64,18 +73,21 @@ func StartTap(t testing.TB, target string) *Tap {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.Host = r.In.Host
+			if client != "" {
+				r.Out.Header.Set("X-Forwarded-For", client)
+			}
 		},
 		// A client that leaves early, or an upstream that was stopped, is what
 		// the tests are about and needs no line in their output.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	tap.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		counted := &countingWriter{ResponseWriter: w, status: http.StatusOK}
+		counted := &countingWriter{ResponseWriter: w, tap: tap, status: http.StatusOK}
 		// A copy cut short ends in a panic, which closes the connection.
 		defer func() {
 			tap.record(TapRequest{
 				Method: r.Method, Path: r.URL.Path, Range: r.Header.Get("Range"),
-				Status: counted.status, Bytes: counted.bytes,
+				Status: counted.status, Bytes: counted.bytes, Authorization: r.Header.Get("Authorization"),
 			})
 		}()
 		proxy.ServeHTTP(counted, r)
@@ -118,6 +130,30 @@ func (tap *Tap) Close() {
 	}
 }
 
+// CloseAfter closes the tap in the middle of what it passes on, after so many more
+// bytes.
+func (tap *Tap) CloseAfter(bytes int64) {
+	tap.mu.Lock()
+	defer tap.mu.Unlock()
+	tap.limit = bytes + 1
+}
+
+// take is how many of some bytes may pass.
+func (tap *Tap) take(n int) int {
+	tap.mu.Lock()
+	defer tap.mu.Unlock()
+	if tap.limit == 0 {
+		return n
+	}
+	if int64(n) < tap.limit {
+		tap.limit -= int64(n)
+		return n
+	}
+	n = int(tap.limit) - 1
+	tap.limit = 0
+	return n
+}
+
 // Requests lists what passed since the last [Tap.Reset].
 func (tap *Tap) Requests() []TapRequest {
 	tap.mu.Lock()
@@ -141,6 +177,7 @@ func (tap *Tap) record(r TapRequest) {
 // countingWriter counts the bytes of a response.
 type countingWriter struct {
 	http.ResponseWriter
+	tap    *Tap
 	status int
 	bytes  int64
 }
@@ -151,8 +188,14 @@ func (w *countingWriter) WriteHeader(status int) {
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
+	most := w.tap.take(len(p))
+	n, err := w.ResponseWriter.Write(p[:most])
 	w.bytes += int64(n)
+	if err == nil && most < len(p) {
+		_ = http.NewResponseController(w.ResponseWriter).Flush()
+		go w.tap.Close() // which cuts this one too
+		return n, net.ErrClosed
+	}
 	return n, err
 }
 

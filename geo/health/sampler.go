@@ -107,7 +107,11 @@ func (s *Sampler) Samples() Samples { return Samples{Content: s.content, Name: s
 func (s *Sampler) Run(ctx context.Context) {
 	for {
 		wait := newSamples
-		if err := s.renew(ctx); err != nil {
+		err := s.renew(ctx)
+		if s.lacking() { // nothing was promoted yet
+			wait = s.cfg.Retry
+		}
+		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
@@ -120,6 +124,13 @@ func (s *Sampler) Run(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// lacking says whether there is nothing of what was promoted.
+func (s *Sampler) lacking() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.cfg.Promoted) > 0 && len(s.promoted) == 0
 }
 
 // renew fetches what is configured and not there yet, and a new choice of what was

@@ -1,0 +1,5 @@
+package main
+
+import "testing"
+
+func TestTheDemoShowsWhatItPromises(t *testing.T) { demonstrate(t, true) }

@@ -1,0 +1,186 @@
+package testenv
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// The names of what a [World] serves: dockerd has mirrors for this one of images
+// only.
+const (
+	WorldImages = "docker.io"
+	WorldFiles  = "dl.example.org"
+)
+
+// WorldConfig says what a world has besides the usual.
+type WorldConfig struct {
+	// OriginStore is the store section of the origin. Nil means a directory.
+	OriginStore map[string]any
+	// Mirrors are more mirrors of the router.
+	Mirrors func(*World) []map[string]any
+	// Router is merged into the section of the router, replacing what is there.
+	Router map[string]any
+	// Here is the region that this machine counts as being in; "" is nowhere.
+	Here string
+	// Race builds the binary with the race detector.
+	Race bool
+}
+
+// World is a whole system on this machine: staging, an origin that promotion
+// writes, a node for each of three regions that follows the ledger, and a router
+// before them.
+type World struct {
+	Staging *Origin // whose promoter stands for every project's builds
+	Origin  *Origin
+	Regions []Region
+	Router  *Router
+	Ledger  string // URL of its folder
+	Key     string // private key; the public one is Key + ".pub"
+
+	t      testing.TB
+	dir    string // of configurations
+	config WorldConfig
+}
+
+// Region is a part of the world, with its node.
+type Region struct {
+	Name, Country string
+	Lat, Lon      float64
+	Network       string // of its clients, a /24
+	Node          *Node
+	Door          *Tap // through which clients come to the node
+}
+
+// Client is the address of a client in the region.
+func (r *Region) Client() string { return strings.Replace(r.Network, ".0/24", ".10", 1) }
+
+// regions are where the world's nodes are. The first is before the origin.
+func regions() []Region {
+	return []Region{
+		{Name: "us", Country: "US", Lat: 41.3, Lon: -95.9, Network: "198.51.100.0/24"},
+		{Name: "eu", Country: "DE", Lat: 50.1, Lon: 8.7, Network: "192.0.2.0/24"},
+		{Name: "jp", Country: "JP", Lat: 35.7, Lon: 139.7, Network: "203.0.113.0/24"},
+	}
+}
+
+// StartWorld starts a world in which nothing is promoted yet. It ends with the
+// test.
+func StartWorld(t testing.TB, config WorldConfig) *World {
+	t.Helper()
+	dir := t.TempDir()
+	w := &World{
+		t: t, dir: dir, config: config, Regions: regions(),
+		Ledger: (&url.URL{Scheme: "file", Path: filepath.Join(dir, "ledger")}).String(),
+		Key:    filepath.Join(dir, "ledger.key"),
+	}
+	if made := Entrepot(t, dir, "ledger", "keygen", "--name", "example.org/ledger", "--out", w.Key); made.Status != 0 {
+		t.Fatal("no key")
+	}
+	w.Staging = StartOrigin(t, OriginConfig{})
+	w.Origin = StartOrigin(t, OriginConfig{Store: config.OriginStore, Ledger: w.Ledger, Race: config.Race})
+	for i := range w.Regions {
+		w.Regions[i].Node = StartNode(t, NodeConfig{Race: config.Race, Extra: map[string]any{
+			"default_upstream": WorldImages, "default_files": WorldFiles,
+			"upstreams": map[string]any{WorldImages: w.upstream(w.Origin.Host())},
+			"files":     map[string]any{WorldFiles: w.upstream(w.Origin.URL())},
+		}})
+		w.Regions[i].Door = StartTap(t, w.Regions[i].Node.URL())
+	}
+	w.Router = StartRouter(t, w.router())
+	return w
+}
+
+// upstream is the origin as nodes have it, called as the ledger does.
+func (w *World) upstream(name string) map[string]any {
+	return map[string]any{"urls": []string{w.Origin.URL()}, "ledger": w.ledger(name)}
+}
+
+func (w *World) ledger(name string) map[string]any {
+	return map[string]any{"url": w.Origin.URL() + "/ledger", "key": w.Key + ".pub", "names": []string{name}}
+}
+
+func (w *World) router() map[string]any {
+	var mirrors, prefixes []map[string]any
+	for i, r := range w.Regions {
+		m := map[string]any{
+			"name": r.Name, "urls": []string{r.Door.URL()}, "tier": "trusted", "names": true,
+			"country": r.Country, "lat": fmt.Sprint(r.Lat), "lon": fmt.Sprint(r.Lon),
+		}
+		if i == 0 {
+			m["tier"] = "origin"
+		}
+		mirrors = append(mirrors, m)
+		prefixes = append(prefixes, map[string]any{"prefix": r.Network, "country": r.Country})
+		if r.Name == w.config.Here {
+			prefixes = append(prefixes, map[string]any{"prefix": "127.0.0.0/8", "country": r.Country})
+		}
+	}
+	if w.config.Mirrors != nil {
+		mirrors = append(mirrors, w.config.Mirrors(w)...)
+	}
+	section := map[string]any{
+		"trusted_proxies":  []string{"127.0.0.0/8"},
+		"default_upstream": WorldImages, "default_files": WorldFiles,
+		"upstreams": map[string]any{WorldImages: map[string]any{"ledger": w.ledger(w.Origin.Host())}},
+		"files":     map[string]any{WorldFiles: map[string]any{"ledger": w.ledger(w.Origin.URL())}},
+		"geo":       map[string]any{"prefixes": prefixes},
+		"probes":    map[string]any{"interval": "1s"},
+		"mirrors":   mirrors,
+	}
+	maps.Copy(section, w.config.Router)
+	return section
+}
+
+// Release is what is to be promoted: images that were pushed to staging, and files
+// below release/.
+type Release struct {
+	Images []Artifact
+	Files  map[string]string // contents by path: "v1.0.0/bin/tool"
+}
+
+// Promote writes a configuration with all of a release, and nothing else, and
+// applies it.
+func (w *World) Promote(r Release) {
+	w.t.Helper()
+	roots := []string{}
+	if len(r.Images) > 0 {
+		var text strings.Builder
+		text.WriteString("registries:\n- name: " + w.Staging.Host() + "\n  src: true\n- name: " + w.Origin.Host() + "\nimages:\n")
+		for _, a := range r.Images {
+			fmt.Fprintf(&text, "- name: %s\n  dmap:\n    %q: [%q]\n", a.Repository, a.Root.Digest, a.Tag)
+		}
+		roots = append(roots, writeFile(w.t, filepath.Join(w.dir, "images.yaml"), text.String()))
+	}
+	if len(r.Files) > 0 {
+		staging := filepath.Join(w.dir, "staging")
+		var text strings.Builder
+		text.WriteString("filestores:\n- base: file://" + staging + "\n  src: true\n- base: " + w.Origin.URL() + "/release\nmutable_tags: [\"stable.txt\"]\nfiles:\n")
+		for name, content := range r.Files {
+			path := filepath.Join(staging, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				w.t.Fatalf("staging %s: %v", name, err)
+			}
+			writeFile(w.t, path, content)
+			fmt.Fprintf(&text, "- name: %s\n  sha256: %s\n", name, digest.FromString(content).Encoded())
+		}
+		roots = append(roots, writeFile(w.t, filepath.Join(w.dir, "files.yaml"), text.String()))
+	}
+	args := append([]string{"promote", "apply", "--ledger", w.Ledger, "--ledger-key", w.Key}, roots...)
+	if got := Entrepot(w.t, w.Origin.Docker, args...); got.Status != 0 {
+		w.t.Fatalf("promoting: status %d\n%s%s", got.Status, got.Stdout, got.Stderr)
+	}
+}
+
+// Forwarder starts a proxy that the router trusts, through which clients seem to
+// come from an address.
+func (w *World) Forwarder(client string) *Tap {
+	w.t.Helper()
+	return startTap(w.t, w.Router.URL(), client)
+}
