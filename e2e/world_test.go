@@ -61,7 +61,9 @@ func where(t *testing.T, router *testenv.Router, client, request string) geo.Exp
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("X-Forwarded-For", client)
+	if client != "" {
+		req.Header.Set("X-Forwarded-For", client)
+	}
 	response, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

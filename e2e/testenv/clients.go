@@ -25,6 +25,22 @@ const pullTimeout = 5 * time.Minute
 type Source struct {
 	Address  string // the node's host:port, plain HTTP
 	Upstream string // the upstream's host as names have it, such as "registry.test"
+	// Login gives clients a name and password for Address.
+	Login bool
+}
+
+// home makes a home directory for a client.
+func (s Source) home(t testing.TB) string {
+	t.Helper()
+	home := t.TempDir()
+	if s.Login {
+		docker := filepath.Join(home, ".docker")
+		if err := os.Mkdir(docker, 0o755); err != nil {
+			t.Fatalf("preparing a home: %v", err)
+		}
+		writeLogin(t, docker, s.Address, PromoterPassword)
+	}
+	return home
 }
 
 // reference is the name of an artifact as those clients say it that know
@@ -50,7 +66,7 @@ type Skopeo struct{}
 // Pull copies into a directory and checks every file in it.
 func (Skopeo) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 	t.Helper()
-	home, out := t.TempDir(), t.TempDir()
+	home, out := from.home(t), t.TempDir()
 	run(t, home, Debian(t, "skopeo", "skopeo"), "copy",
 		"--policy", acceptAnything(t, home),
 		"--registries-conf", mirrorConf(t, home, from),
@@ -69,7 +85,7 @@ type Podman struct{}
 // Pull pulls into an image store of its own.
 func (Podman) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 	t.Helper()
-	podman, home, storage := Debian(t, "podman", "podman"), t.TempDir(), shortDir(t)
+	podman, home, storage := Debian(t, "podman", "podman"), from.home(t), shortDir(t)
 	// podman reads its policy from the user's configuration and nowhere else.
 	if err := os.MkdirAll(filepath.Join(home, ".config", "containers"), 0o755); err != nil {
 		t.Fatalf("preparing podman's home: %v", err)
@@ -92,7 +108,7 @@ type Crane struct{}
 // Pull pulls into an OCI layout and checks every blob in it.
 func (Crane) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 	t.Helper()
-	home, out := t.TempDir(), t.TempDir()
+	home, out := from.home(t), t.TempDir()
 	args := []string{"pull", "--insecure", "--format", "oci"}
 	if a.Root.MediaType == ocispec.MediaTypeImageIndex {
 		args = append(args, "--platform", "linux/amd64")
@@ -115,7 +131,7 @@ type Oras struct{}
 // Pull pulls the artifact's files and checks the first.
 func (Oras) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 	t.Helper()
-	home, out := t.TempDir(), t.TempDir()
+	home, out := from.home(t), t.TempDir()
 	said := run(t, home, Tool(t, "oras"), "pull", "--plain-http", "--no-tty", "--output", out, from.reference(a))
 	checkFile(t, filepath.Join(out, "file"), a.Blobs[0].Digest)
 	return parseDigest(t, "oras", said)
@@ -125,7 +141,7 @@ func (Oras) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 // API for.
 func (Oras) Discover(t *testing.T, from Source, a Artifact) []digest.Digest {
 	t.Helper()
-	said := run(t, t.TempDir(), Tool(t, "oras"), "discover", "--plain-http",
+	said := run(t, from.home(t), Tool(t, "oras"), "discover", "--plain-http",
 		"--distribution-spec", "v1.1-referrers-api", "--depth", "1", "--format", "json", from.reference(a))
 	var answer struct {
 		Referrers []ocispec.Descriptor `json:"referrers"`
@@ -146,7 +162,7 @@ type Helm struct{}
 // Pull pulls a chart and checks its archive.
 func (Helm) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 	t.Helper()
-	home, out := t.TempDir(), t.TempDir()
+	home, out := from.home(t), t.TempDir()
 	said := run(t, home, Tool(t, "helm"), "pull", "--plain-http", "--destination", out,
 		"oci://"+from.Address+"/"+from.Upstream+"/"+a.Repository, "--version", a.Tag)
 	archives, err := filepath.Glob(filepath.Join(out, "*.tgz"))

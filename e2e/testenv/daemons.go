@@ -57,6 +57,10 @@ capabilities = ["pull", "resolve"]
 `, from.Address))
 
 	name := from.Upstream + "/" + a.Name()
+	var login []string
+	if from.Login {
+		login = []string{"--user", Promoter + ":" + PromoterPassword}
+	}
 	// The native snapshotter copies: it leaves no mounts and works where
 	// overlays do not, inside of a container for one.
 	pull := []string{
@@ -67,7 +71,7 @@ capabilities = ["pull", "resolve"]
 		// Else it fetches the configs of all platforms.
 		pull = append(pull, "--skip-metadata")
 	}
-	run(t, home, ctr, append(pull, name)...)
+	run(t, home, ctr, append(append(pull, login...), name)...)
 	stored := run(t, home, ctr, "--address", socket, "content", "ls", "--quiet")
 	for _, blob := range a.Blobs {
 		if !strings.Contains(stored, blob.Digest.String()) {

@@ -70,7 +70,7 @@ func StartOrigin(t testing.TB, config OriginConfig) *Origin {
 	if err != nil {
 		t.Fatalf("writing the origin's configuration: %v", err)
 	}
-	o.login(t, o.Docker, PromoterPassword)
+	writeLogin(t, o.Docker, o.address, PromoterPassword)
 	ready := &Node{admin: admin}
 	o.process = Start(t, ProcessConfig{
 		Name:  "entrepot-origin",
@@ -82,11 +82,12 @@ func StartOrigin(t testing.TB, config OriginConfig) *Origin {
 	return o
 }
 
-// login writes a docker configuration with a password for the origin.
-func (o *Origin) login(t testing.TB, dir, password string) {
+// writeLogin writes a docker configuration with the promoter's name and a password
+// for an address.
+func writeLogin(t testing.TB, dir, address, password string) {
 	t.Helper()
 	text, err := json.Marshal(map[string]any{"auths": map[string]any{
-		o.address: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(Promoter + ":" + password))},
+		address: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(Promoter + ":" + password))},
 	}})
 	if err != nil {
 		t.Fatalf("writing a docker configuration: %v", err)
@@ -98,7 +99,7 @@ func (o *Origin) login(t testing.TB, dir, password string) {
 func (o *Origin) DockerWith(t testing.TB, password string) string {
 	t.Helper()
 	dir := t.TempDir()
-	o.login(t, dir, password)
+	writeLogin(t, dir, o.address, password)
 	return dir
 }
 
