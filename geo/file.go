@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -188,33 +187,17 @@ func (x *exchange) folder(f *found, req *registry.FileRequest) (done bool, err e
 	if f.up.Folders == nil {
 		return false, nil
 	}
-	list := &folder.Request{
-		Root:  folder.RootURL(x.r, f.up.prefix()),
-		Path:  strings.TrimSuffix(f.name, "/"),
-		Query: req.Query, Accept: x.r.Header.Values("Accept"),
-	}
-	var d *folder.Document
+	d, err := folder.Open(x.r.Context(), f.up.Folders, func(name string) bool {
+		_, promoted := f.up.lookup(name)
+		return promoted
+	}, &folder.Request{Root: req.Base() + f.up.prefix(), Path: f.name, Query: req.Query, Accept: req.Accept()})
 	switch {
-	case f.name == "" || strings.HasSuffix(f.name, "/"):
-		d, err = folder.List(x.r.Context(), f.up.Folders, list)
-	case path.Base(f.name) == folder.SumsName:
-		if _, promoted := f.up.lookup(f.name); promoted {
-			return false, nil
-		}
-		list.Path = strings.TrimSuffix(strings.TrimSuffix(f.name, folder.SumsName), "/")
-		d, err = folder.Sums(x.r.Context(), f.up.Folders, list)
-	default:
-		return false, nil
-	}
-	switch {
-	case errors.Is(err, folder.ErrNotExist):
-		return false, nil // a mirror may know more
 	case errors.Is(err, folder.ErrRequest):
 		e := registry.Errorf(errcode.ErrorCodeUnsupported, "%w", err)
 		e.Status = http.StatusBadRequest
 		return true, e
-	case err != nil:
-		return true, err
+	case err != nil || d == nil: // a mirror may know more
+		return err != nil, err
 	}
 	x.obs.Status = http.StatusOK
 	d.ServeHTTP(x.w, x.r)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"entrepot/registry/folder"
+
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
 )
@@ -24,6 +26,24 @@ type FileRequest struct {
 	Path  string // without the first slash, percent-encoded as the client sent it
 	Query string // as sent, without "?"
 	Host  string // the Host header as sent: host or host:port
+
+	http *http.Request // nil for one that was not parsed
+}
+
+// Accept is what the client prefers: the values of its Accept headers.
+func (r *FileRequest) Accept() []string {
+	if r.http == nil {
+		return nil
+	}
+	return r.http.Header.Values("Accept")
+}
+
+// Base is the URL by which the client knows the server, without a slash at its end.
+func (r *FileRequest) Base() string {
+	if r.http == nil {
+		return ""
+	}
+	return folder.RootURL(r.http, "")
 }
 
 // File is the answer to a request for a file.
@@ -51,7 +71,7 @@ const maxFilePath = 8 << 10
 // are kept as the client sent them: to one server "%2F" is a slash and to another
 // it is none. A path that to any server could mean one above it is an error.
 func ParseFileRequest(r *http.Request) (FileRequest, error) {
-	req := FileRequest{Head: r.Method == http.MethodHead, Query: r.URL.RawQuery, Host: r.Host}
+	req := FileRequest{Head: r.Method == http.MethodHead, Query: r.URL.RawQuery, Host: r.Host, http: r}
 	path, ok := strings.CutPrefix(r.URL.EscapedPath(), "/")
 	if !ok {
 		return req, Errorf(errcode.ErrorCodeNameInvalid, "%s is not a path: it does not begin with a slash", quote(r.URL.Path))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"entrepot/promote/catalog"
 	"entrepot/proxy"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
@@ -42,6 +43,20 @@ func (n *node) openFileLedger(name string, urls []string, cfg *LedgerConfig, sto
 	l, err := n.openLedger("files/"+name, nil, cfg, store, logs, reg)
 	l.Names = names
 	return l, err
+}
+
+// catalogs are the folders of promoted files, by the names of upstreams; nil for
+// one without a ledger.
+func (n *node) catalogs(cfg *NodeConfig, ups []proxy.FileUpstreamConfig) map[string]*catalog.Catalog {
+	all := map[string]*catalog.Catalog{}
+	for i := range ups {
+		name := ups[i].Name
+		all[name] = nil
+		if l := cfg.Files[name].Ledger; l != nil {
+			all[name] = catalog.New(n.ledgers[ledgerID(l)].State, ups[i].Ledger.Names...)
+		}
+	}
+	return all
 }
 
 // ledgerID tells ledgers apart.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/promote/catalog"
 	"entrepot/promote/ledger"
 	"entrepot/proxy"
 	"entrepot/proxy/upstream"
@@ -97,7 +98,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	}
 	n.http = registry.NewHandler(surface)
 	if len(cfg.Files) > 0 {
-		n.http = &nodeSurface{registry: n.http, files: registry.NewFileHandler(n.engine, surface)}
+		n.http = &nodeSurface{registry: n.http, files: registry.NewFileHandler(catalog.NewBackend(n.engine, n.catalogs(cfg, engine.Files), cfg.DefaultFiles), surface)}
 	}
 	n.start(logs.main)
 	return n, nil

@@ -161,7 +161,7 @@ func (w *World) Promote(r Release) {
 	if len(r.Files) > 0 {
 		staging := filepath.Join(w.dir, "staging")
 		var text strings.Builder
-		text.WriteString("filestores:\n- base: file://" + staging + "\n  src: true\n- base: " + w.Origin.URL() + "/release\nmutable_tags: [\"stable.txt\"]\nfiles:\n")
+		text.WriteString("filestores:\n- base: file://" + staging + "\n  src: true\n- base: " + w.Origin.URL() + "/release\nmutable_tags: [\"stable*.txt\"]\nfiles:\n")
 		for name, content := range r.Files {
 			path := filepath.Join(staging, name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -175,6 +175,26 @@ func (w *World) Promote(r Release) {
 	args := append([]string{"promote", "apply", "--ledger", w.Ledger, "--ledger-key", w.Key}, roots...)
 	if got := Entrepot(w.t, w.Origin.Docker, args...); got.Status != 0 {
 		w.t.Fatalf("promoting: status %d\n%s%s", got.Status, got.Stdout, got.Stderr)
+	}
+}
+
+// Recorded is how many entries the ledger has.
+func (w *World) Recorded() int {
+	w.t.Helper()
+	got := Entrepot(w.t, w.dir, "ledger", "show", "--ledger", w.Ledger, "--output", "json")
+	if got.Status != 0 {
+		w.t.Fatalf("reading the ledger: status %d\n%s", got.Status, got.Stderr)
+	}
+	return strings.Count(got.Stdout, `"sequence"`)
+}
+
+// Rollback brings the names back to what they were when the ledger had so many
+// entries.
+func (w *World) Rollback(entries int) {
+	w.t.Helper()
+	got := Entrepot(w.t, w.Origin.Docker, "promote", "rollback", "--ledger", w.Ledger, "--ledger-key", w.Key, "--to", fmt.Sprint(entries-1), "--max-deletes", "1000")
+	if got.Status != 0 {
+		w.t.Fatalf("rolling back: status %d\n%s%s", got.Status, got.Stdout, got.Stderr)
 	}
 }
 

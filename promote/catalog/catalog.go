@@ -66,6 +66,12 @@ func (c *Catalog) List(_ context.Context, path, after string, limit int) (entrie
 	return entries, next, nil
 }
 
+// Has says whether there is a file, by its path.
+func (c *Catalog) Has(path string) bool {
+	_, exists := c.lookup(c.newest(), path)
+	return exists
+}
+
 // page is a page of the tree, as of the state that is returned with it.
 func (c *Catalog) page(path, after string, limit int) (items []folder.Item[nothing], next string, state *ledger.State, ok bool) {
 	newest := c.newest()
