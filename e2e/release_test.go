@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -40,9 +41,7 @@ func aRelease(t *testing.T, staging, version string, programs, images int) teste
 func and(a, b testenv.Release) testenv.Release {
 	all := testenv.Release{Images: append(append([]testenv.Artifact{}, a.Images...), b.Images...), Files: map[string]string{}}
 	for _, r := range []testenv.Release{a, b} {
-		for name, content := range r.Files {
-			all.Files[name] = content
-		}
+		maps.Copy(all.Files, r.Files)
 	}
 	return all
 }

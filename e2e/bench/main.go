@@ -108,6 +108,8 @@ func (w *world) cases(t testing.TB, o options) []*benchmark {
 		w.manifestCase("manifest-tag", "Warm manifest by tag", w.small.Tag, wrk, missing, o),
 		w.warmBlobCase("blob-sequential", "Warm 64 MiB blob, one client", 1),
 		w.warmBlobCase("blob-parallel", "Warm 64 MiB blob, 4 clients", 4),
+		w.warmFileCase(),
+		w.tinyFileCase(wrk, missing, o),
 		w.coldCase(),
 		w.crowdCase(),
 		w.slowCase(),

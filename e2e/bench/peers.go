@@ -73,7 +73,15 @@ func (w *world) startNginxCache(t testing.TB, binary string) *server {
 	cache := t.TempDir()
 	return startNginx(t, binary, nginxCache, cache, fmt.Sprintf(`
   proxy_cache_path %s/cache levels=1:2 keys_zone=mirror:16m max_size=100g inactive=1h use_temp_path=off;
-  upstream origin { server %s; keepalive 32; }`, cache, w.upstreamHost()), fmt.Sprintf(`
+  upstream origin { server %s; keepalive 32; }
+  upstream files { server %s; keepalive 32; }`, cache, w.upstreamHost(), strings.TrimPrefix(w.filesURL, "http://")), fmt.Sprintf(`
+    location /files/ {
+      proxy_pass http://files/;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_cache mirror;
+      proxy_cache_valid 200 1h;
+    }
     location /v2/ {
       proxy_pass http://origin;
       proxy_http_version 1.1;
@@ -88,7 +96,8 @@ func (w *world) startNginxCache(t testing.TB, binary string) *server {
     }`, w.upstreamHost()))
 }
 
-// startNginxStatic starts nginx on a directory that holds the small blob.
+// startNginxStatic starts nginx on the files, and a directory that holds the small
+// blob.
 func (w *world) startNginxStatic(t testing.TB, binary string) *server {
 	t.Helper()
 	files := t.TempDir()
@@ -103,7 +112,8 @@ func (w *world) startNginxStatic(t testing.TB, binary string) *server {
 		t.Fatalf("writing the static file: %v", err)
 	}
 	return startNginx(t, binary, nginxStatic, "", "", fmt.Sprintf(`
-    location /v2/%s/blobs/ { alias %s/; }`, w.small.Repository, files))
+    location /files/ { alias %s/; }
+    location /v2/%s/blobs/ { alias %s/; }`, w.files, w.small.Repository, files))
 }
 
 // startNginx starts nginx with directives for its http and server sections.

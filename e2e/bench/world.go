@@ -29,6 +29,8 @@ const acceptManifest = ocispec.MediaTypeImageManifest
 type world struct {
 	relay        *relay
 	small, large testenv.Artifact
+	files        string // folder of the files that are served by name
+	filesURL     string // where servers have them from
 	servers      map[string]*server
 	peers        []string // programs and their versions
 	missing      []string // which peers there are not, and why
@@ -45,6 +47,7 @@ func newWorld(t testing.TB, o options) *world {
 		large:   testenv.PushBigImage(t, upstream.Host(), "bench/large", "v1", largeBytes),
 		servers: map[string]*server{},
 	}
+	w.startFiles(t)
 	w.servers[direct] = &server{name: direct, url: w.relay.url()}
 	w.servers[entrepot] = w.startEntrepot(t, o.entrepot)
 	w.startPeers(t)
@@ -80,6 +83,7 @@ func (w *world) startEntrepot(t testing.TB, binary string) *server {
 			"store":            map[string]any{"dir": cache},
 			"default_upstream": "upstream.test",
 			"upstreams":        map[string]any{"upstream.test": map[string]any{"urls": []string{w.relay.url()}}},
+			"files":            map[string]any{"files": map[string]any{"urls": []string{w.filesURL}}},
 		},
 	})
 	if err != nil {
