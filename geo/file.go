@@ -1,9 +1,11 @@
 package geo
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -72,19 +74,20 @@ func (x *exchange) file() error {
 	if done, err := x.folder(f, &req); done || err != nil {
 		return err
 	}
-	metalink := x.wantsMetalink(f)
-	if err := x.parseFile(f, metalink); err != nil {
+	named := f.cutMetalink()
+	accepted := acceptsMetalink(x.r.Header.Values("Accept"))
+	if err := x.parseFile(f, named || accepted); err != nil {
 		return err
 	}
 	var room [maxChoices]choice.Choice
-	choices := x.choose(room[:0])
-	if x.r.URL.RawQuery != "" && x.r.URL.Query().Has("mirrorlist") {
-		x.mirrorList(f, choices)
+	switch {
+	case x.r.URL.RawQuery != "" && x.r.URL.Query().Has("mirrorlist"):
+		x.mirrorList(f, x.choose(room[:0]))
 		return nil
+	case named, accepted && f.digest != "": // who would take the file as well gets that
+		return x.metalink(f, x.choose(room[:0]))
 	}
-	if metalink {
-		return x.metalink(f, choices)
-	}
+	choices := x.chooseAgain(room[:0])
 	index, location, err := x.location(choices)
 	if err != nil {
 		return err
@@ -107,16 +110,29 @@ func (rt *Router) find(req *registry.FileRequest) (*found, error) {
 	return &found{up: up, path: file, name: name, size: -1}, nil
 }
 
-// wantsMetalink says whether a Metalink of the file is wanted, and cuts the suffix
-// that says so.
-func (x *exchange) wantsMetalink(f *found) bool {
-	if short, ok := strings.CutSuffix(f.name, metalinkSuffix); ok {
-		if _, is := f.up.lookup(f.name); !is {
-			f.name, f.path = short, strings.TrimSuffix(f.path, metalinkSuffix)
-			return true
-		}
+// cutMetalink cuts the suffix by which the Metalink of a file is named, if the
+// name has it and is not that of a file itself.
+func (f *found) cutMetalink() bool {
+	short, ok := strings.CutSuffix(f.name, metalinkSuffix)
+	if _, is := f.up.lookup(f.name); !ok || is {
+		return false
 	}
-	return strings.Contains(x.r.Header.Get("Accept"), metalinkType)
+	f.name, f.path = short, strings.TrimSuffix(f.path, metalinkSuffix)
+	return true
+}
+
+// acceptsMetalink says whether a client names the type among those that it takes,
+// as aria2 does with every request. */* does not mean it.
+func acceptsMetalink(accept []string) bool {
+	for item := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		name, parameters, err := mime.ParseMediaType(item)
+		if err != nil || name != metalinkType {
+			continue
+		}
+		weight, err := strconv.ParseFloat(cmp.Or(parameters["q"], "1"), 64)
+		return err == nil && weight > 0
+	}
+	return false
 }
 
 // prefix is of the upstream's paths at this router.
@@ -149,7 +165,7 @@ func (x *exchange) parseFile(f *found, metalink bool) error {
 		}
 	}
 	q, t := &x.query, &x.target
-	q.Namespace, q.Private, q.What, q.Size = f.up.Name, f.up.Private, choice.Names, f.size
+	q.Namespace, q.Private, q.What, q.OfFile, q.Size = f.up.Name, f.up.Private, choice.Names, true, f.size
 	if matchesAny(f.up.Immutable, f.name) && !matchesAny(f.up.Moving, f.name) {
 		q.What = choice.File
 	}
@@ -229,9 +245,11 @@ func (x *exchange) describe(f *found, choices []choice.Choice) {
 	}
 	here := f.up.prefix() + f.path
 	links = append(links, "<"+here+metalinkSuffix+`>; rel=describedby; type="`+metalinkType+`"`)
-	for _, suffix := range []string{".asc", ".sig"} {
-		if _, ok := f.up.lookup(f.name + suffix); ok {
-			links = append(links, "<"+here+suffix+`>; rel=describedby; type="application/pgp-signature"`)
+	for _, signature := range []struct{ suffix, mediaType string }{
+		{".asc", `; type="application/pgp-signature"`}, {".sig", ""}, // of OpenPGP or of cosign: the name does not tell
+	} {
+		if _, ok := f.up.lookup(f.name + signature.suffix); ok {
+			links = append(links, "<"+here+signature.suffix+">; rel=describedby"+signature.mediaType)
 		}
 	}
 	header["Link"] = links

@@ -54,7 +54,7 @@ func (x *exchange) image() error {
 		}
 	}
 	var room [maxChoices]choice.Choice
-	index, location, err := x.location(x.choose(room[:0]))
+	index, location, err := x.location(x.chooseAgain(room[:0]))
 	if err != nil {
 		return err
 	}
@@ -115,12 +115,12 @@ func revoked(l Ledger, d digest.Digest, what string) error {
 // blobSize is how large the blob is that is asked for, where that decides who may
 // serve it, and an origin says so in time; else negative.
 func (x *exchange) blobSize() int64 {
-	if !x.view.sizes || x.rt.cfg.Presence == nil {
+	if !x.view.sizesDecide || x.rt.cfg.Presence == nil {
 		return -1
 	}
 	for i := range x.view.list.Len() {
 		m := x.view.list.Mirror(i)
-		if m.Tier != choice.Origin || m.Kind == choice.Bucket || !x.view.states[i].Up || !m.Has(x.query.Namespace) {
+		if !x.knowsSizes(i) {
 			continue
 		}
 		size, err := x.rt.cfg.Presence.Size(x.r.Context(), m, &x.target)
@@ -131,6 +131,13 @@ func (x *exchange) blobSize() int64 {
 		return size
 	}
 	return -1
+}
+
+// knowsSizes says whether a mirror can be relied on for the size of what is asked
+// for.
+func (x *exchange) knowsSizes(index int) bool {
+	m := x.view.list.Mirror(index)
+	return m.Tier == choice.Origin && m.Kind != choice.Bucket && x.view.states[index].Up && m.Has(x.query.Namespace)
 }
 
 // routeImage says which upstream a request means, and which of its repositories.

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 
 	"entrepot/geo/choice"
@@ -101,6 +102,7 @@ func (x *exchange) here(f *found) string {
 func (x *exchange) document(contentType string, body []byte) {
 	header := x.w.Header()
 	header.Set("Content-Type", contentType)
+	header.Set("Content-Length", strconv.Itoa(len(body)))
 	header.Set("Cache-Control", "private, no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	x.obs.Status = http.StatusOK

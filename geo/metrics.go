@@ -47,12 +47,10 @@ func (m *metrics) of(mirror string) *mirrorMetrics {
 	return of
 }
 
-func (m *mirrorMetrics) redirected(to *choice.Mirror, q *choice.Query, size int64) {
-	m.redirects[q.What].Inc()
-	if size > 0 {
-		m.bytes.Add(float64(size))
-		m.cost.Add(float64(size) / (1 << 30) * to.CostPerGiB)
-	}
+// announced counts bytes and what they cost.
+func (m *mirrorMetrics) announced(to *choice.Mirror, bytes int64) {
+	m.bytes.Add(float64(bytes))
+	m.cost.Add(float64(bytes) / (1 << 30) * to.CostPerGiB)
 }
 
 func (m *metrics) fellBack(q *choice.Query) {

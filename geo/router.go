@@ -70,6 +70,9 @@ type Presence interface {
 	// Size is how large it is there, in bytes; negative when the mirror does not
 	// say. Errors are those of Has.
 	Size(ctx context.Context, m *choice.Mirror, t *choice.Target) (int64, error)
+	// Tell calls then with that size, now when it is known, and else from another
+	// goroutine when the mirror says so, or never.
+	Tell(m *choice.Mirror, t *choice.Target, then func(size int64))
 }
 
 // Fixed is who is served by a node in the same process, for networks in which one
@@ -177,22 +180,21 @@ func (x *exchange) serve() {
 		x.fail(e)
 		return
 	}
-	client, trusted, err := x.rt.cfg.Forwarders.Client(x.r)
+	client, err := x.rt.cfg.Forwarders.Client(x.r)
 	if err != nil {
 		e := registry.Errorf(errcode.ErrorCodeUnsupported, "%w: send one of X-Forwarded-For and Forwarded, with addresses", err)
 		e.Status = http.StatusBadRequest
 		x.fail(e)
 		return
 	}
-	x.obs.Client = client
-	if x.fixed(client) {
+	x.obs.Client = client.Addr
+	if x.fixed(client.Addr) {
 		x.obs.Mirror, x.obs.Status = "fixed", http.StatusOK
 		x.rt.cfg.Fixed.Handler.ServeHTTP(x.w, x.r)
 		return
 	}
-	x.query.Client, x.query.Size = client, -1
-	x.query.Secure = x.r.TLS != nil || trusted && forwardedProto(x.r) == "https"
-	x.query.Place = x.rt.cfg.Locate(client)
+	x.query.Client, x.query.Secure, x.query.Size = client.Addr, client.Secure, -1
+	x.query.Place = x.rt.cfg.Locate(client.Addr)
 	x.obs.Place = x.query.Place
 	switch path := x.r.URL.Path; {
 	case registry.IsAPI(path):
@@ -215,7 +217,8 @@ func (x *exchange) fixed(client netip.Addr) bool {
 	if f.Handler == nil {
 		return false
 	}
-	return slices.Contains(f.Hosts, hostOnly(x.r.Host)) ||
+	host := hostOnly(x.r.Host)
+	return slices.ContainsFunc(f.Hosts, func(h string) bool { return strings.EqualFold(h, host) }) ||
 		slices.ContainsFunc(f.Clients, func(p netip.Prefix) bool { return p.Contains(client) })
 }
 
@@ -227,34 +230,25 @@ func hostOnly(hostport string) string {
 	return hostport
 }
 
-// forwardedProto is the scheme by which the client of a trusted forwarder came.
-func forwardedProto(r *http.Request) string {
-	if proto := r.Header.Get("X-Forwarded-Proto"); proto != "" {
-		proto, _, _ = strings.Cut(proto, ",")
-		return strings.ToLower(strings.TrimSpace(proto))
-	}
-	for pair := range strings.FieldsFuncSeq(r.Header.Get("Forwarded"), func(c rune) bool { return c == ';' || c == ',' }) {
-		if name, value, _ := strings.Cut(strings.TrimSpace(pair), "="); strings.EqualFold(name, "proto") {
-			return strings.ToLower(strings.Trim(value, `"`))
-		}
-	}
-	return ""
-}
-
 // retryLater is when a client that no mirror is fit for should come back.
 const retryLater = 10 * time.Second
 
-// choose notes how often the client came back, and returns the mirrors for it, best
-// first.
+// choose returns the mirrors for the request, best first.
 func (x *exchange) choose(into []choice.Choice) []choice.Choice {
-	if x.r.Method == http.MethodGet { // a HEAD before it is no attempt
-		x.query.Attempt = x.rt.attempts.next(x.query.Client, x.r.UserAgent(), x.r.URL.Path, x.r.Header.Get("Range"))
-		x.obs.Attempt = x.query.Attempt
-	}
 	if x.r.URL.RawQuery != "" {
 		x.query.Avoid = queryValue(x.r.URL, "avoid")
 	}
-	choices := x.view.list.Choose(&x.query, x.view.states, into)
+	return x.view.list.Choose(&x.query, x.view.states, into)
+}
+
+// chooseAgain does so for a client that is to be sent to one of them: it notes how
+// often the client came back, and from which mirror.
+func (x *exchange) chooseAgain(into []choice.Choice) []choice.Choice {
+	if x.r.Method == http.MethodGet && x.query.Client.IsValid() { // a HEAD before it is no attempt
+		x.query.Attempt = x.rt.attempts.next(x.query.Client, x.r.UserAgent(), x.r.URL.Path, x.r.Header.Get("Range"))
+		x.obs.Attempt = x.query.Attempt
+	}
+	choices := x.choose(into)
 	if suspect := x.rt.cfg.Suspect; suspect != nil {
 		if x.query.Avoid != "" {
 			suspect(x.query.Avoid)
@@ -321,10 +315,8 @@ func (x *exchange) whyNone() string {
 func (x *exchange) redirect(status, index int, location string) {
 	x.obs.Mirror = "fallback"
 	if index >= 0 {
-		m := x.view.list.Mirror(index)
-		x.obs.Mirror = m.Name
-		size := max(0, x.query.Size)
-		x.view.loads[index].redirected(m, &x.query, size)
+		x.obs.Mirror = x.view.list.Mirror(index).Name
+		x.count(index)
 	} else {
 		x.rt.metrics.fellBack(&x.query)
 	}

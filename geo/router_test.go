@@ -22,6 +22,7 @@ import (
 	"entrepot/registry/access"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -131,6 +132,12 @@ func (s *setting) Size(_ context.Context, m *choice.Mirror, t *choice.Target) (i
 		return 0, errors.New("it did not say in time")
 	}
 	return cmp.Or(s.size, 1<<30), nil
+}
+
+func (s *setting) Tell(m *choice.Mirror, t *choice.Target, then func(int64)) {
+	if size, err := s.Size(context.Background(), m, t); err == nil {
+		then(size)
+	}
 }
 
 func locateTest(a netip.Addr) locate.Place {
@@ -395,7 +402,7 @@ func TestClientsOfTheFixedHostAreServedAndNotRedirected(t *testing.T) {
 	s := newSetting(t, func(c *Config) {
 		c.Fixed = Fixed{Hosts: []string{"fixed.example.org"}, Clients: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, Handler: node}
 	})
-	for request, client := range map[string]string{"https://fixed.example.org:8443/v2/app/manifests/x": berlin, "/v2/app/manifests/x": "198.51.100.7"} {
+	for request, client := range map[string]string{"https://Fixed.example.org:8443/v2/app/manifests/x": berlin, "/v2/app/manifests/x": "198.51.100.7"} {
 		resp := s.ask(client, request)
 		resp.Body.Close()
 		if resp.Header.Get("Served-By") != "node" {
@@ -422,7 +429,7 @@ func TestARedirectOfAPromotedFileTellsHowToCheckIt(t *testing.T) {
 	for _, want := range []string{
 		"<https://eu.example.org/dl/release/v1.36.0/bin/kubectl>; rel=duplicate; pri=1; geo=fr",
 		`</dl/release/v1.36.0/bin/kubectl.meta4>; rel=describedby; type="application/metalink4+xml"`,
-		`</dl/release/v1.36.0/bin/kubectl.sig>; rel=describedby; type="application/pgp-signature"`,
+		`</dl/release/v1.36.0/bin/kubectl.sig>; rel=describedby`,
 	} {
 		if !strings.Contains(links, want) {
 			t.Errorf("Link lacks %s:\n%s", want, links)
@@ -449,6 +456,27 @@ func TestAMetalinkHasTheDigestAndThePlaces(t *testing.T) {
 		if d.File.Name != "kubectl" || d.File.Size != 50<<20 || d.File.Hash.Value != strings.Repeat("a", 64) || d.File.Hash.Type != "sha-256" || len(d.File.Links) < 2 ||
 			d.File.Links[0].URL != "https://eu.example.org/dl/release/v1.36.0/bin/kubectl" || resp.Header.Get("Content-Type") != metalinkType {
 			t.Errorf("%s: %+v, %v", request, d, resp.Header)
+		}
+	}
+}
+
+func TestOnlyWhoNamesTheTypeGetsTheMetalinkInPlaceOfAFile(t *testing.T) {
+	const file, aria2 = "/release/v1.36.0/bin/kubectl", "*/*,application/metalink4+xml,application/metalink+xml"
+	for _, row := range []struct {
+		path, accept string
+		status       int
+	}{
+		{file, aria2, http.StatusOK},
+		{file, "application/metalink4+xml;q=0, */*", http.StatusFound},
+		{file, "*/*", http.StatusFound},
+		{file, "application/*", http.StatusFound},
+		{"/release/v1.36.0/bin/unknown", aria2, http.StatusFound}, // nothing to check it by: the file itself is better than none
+		{"/release/stable.txt", aria2, http.StatusFound},
+	} {
+		resp := newSetting(t).ask(berlin, row.path, "Accept", row.accept)
+		resp.Body.Close()
+		if resp.StatusCode != row.status {
+			t.Errorf("%s, Accept: %s: %s, want %d", row.path, row.accept, resp.Status, row.status)
 		}
 	}
 }
@@ -493,6 +521,108 @@ func TestWhereExplainsEveryMirror(t *testing.T) {
 	if page.StatusCode != http.StatusBadRequest {
 		t.Errorf("a script as request: %s", page.Status)
 	}
+}
+
+func TestBytesAreAnnouncedAsTheyAreAskedFor(t *testing.T) {
+	const blob, size = "/v2/app/blobs/" + aDigest, 1 << 30
+	for _, row := range []struct {
+		method, ranges string
+		want           int64
+	}{
+		{http.MethodGet, "", size},
+		{http.MethodHead, "", 0},
+		{http.MethodGet, "bytes=0-", size},
+		{http.MethodGet, "bytes=5-9", 5},
+		{http.MethodGet, "bytes=-100", 100},
+		{http.MethodGet, "bytes=0-9,20-29, -5", 25},
+		{http.MethodGet, "bytes=1073741800-", 24},
+		{http.MethodGet, "bytes=2000000000-", 0},
+		{http.MethodGet, "bytes=0-99999999999", size},
+		{http.MethodGet, "bytes=-99999999999", size},
+		{http.MethodGet, "bytes=a-b", size},
+		{http.MethodGet, "lines=1-2", size},
+	} {
+		for _, trusting := range []bool{false, true} { // all mirrors trusted: who asks does not wait for a size
+			registry := prometheus.NewPedanticRegistry()
+			s := newSetting(t, func(c *Config) { c.Registerer = registry })
+			if trusting {
+				s.setMirrors([]choice.Mirror{mirror(t, "origin", choice.Origin, "US", 41.3, -95.9), mirror(t, "uni", choice.Trusted, "DE", 52.5, 13.4)})
+				s.Refresh()
+			}
+			r := httptest.NewRequestWithContext(t.Context(), row.method, blob, http.NoBody)
+			r.RemoteAddr = berlin + ":999"
+			if row.ranges != "" {
+				r.Header.Set("Range", row.ranges)
+			}
+			s.ServeHTTP(httptest.NewRecorder(), r)
+			if got := counted(t, registry, "entrepot_redirect_bytes_total", "uni"); got != float64(row.want) {
+				t.Errorf("%s %s: %v bytes, want %d", row.method, row.ranges, got, row.want)
+			}
+			if got := counted(t, registry, "entrepot_redirects_total", "uni"); got != 1 {
+				t.Errorf("%s %s: %v redirects", row.method, row.ranges, got)
+			}
+		}
+	}
+}
+
+// counted is the sum of what a metric has of a mirror.
+func counted(t *testing.T, registry *prometheus.Registry, name, mirror string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, label := range m.GetLabel() {
+				if family.GetName() == name && label.GetName() == "mirror" && label.GetValue() == mirror {
+					sum += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return sum
+}
+
+func TestCostIsCountedByMirrorAndTheCheaperOfEqualsIsChosen(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	s := newSetting(t, func(c *Config) { c.Registerer = registry })
+	mirrors := []choice.Mirror{mirror(t, "origin", choice.Origin, "US", 41.3, -95.9), mirror(t, "dear", choice.Trusted, "DE", 52.5, 13.4), mirror(t, "cheap", choice.Trusted, "DE", 52.5, 13.4)}
+	mirrors[1].CostPerGiB, mirrors[2].CostPerGiB = 0.5, 0.25
+	s.setMirrors(mirrors)
+	s.Refresh()
+	const path = "/v2/app/blobs/" + aDigest
+	s.leads(berlin, path, "https://cheap.example.org/v2/docker.io/app/blobs/"+aDigest) // of 1 GiB
+	s.leads(berlin, path+"?avoid=cheap", "https://dear.example.org/v2/docker.io/app/blobs/"+aDigest, "Range", "bytes=0-268435455")
+	for name, want := range map[string]float64{"cheap": 0.25, "dear": 0.125} {
+		if got := counted(t, registry, "entrepot_redirect_cost_total", name); got != want {
+			t.Errorf("%s cost %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestAClientThatItsForwarderHidesIsSentToAnOrigin(t *testing.T) {
+	s := newSetting(t)
+	for range 4 { // nobody knows whether they are one
+		s.leads("unknown", "/v2/app/blobs/"+aDigest, "https://origin.example.org/v2/docker.io/app/blobs/"+aDigest)
+	}
+	var e Explanation
+	resp := s.ask("unknown", "/where")
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Client != "unknown" || e.Place.Source != "unknown" {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+func TestWhoLooksAtListsDoesNotComeBack(t *testing.T) {
+	s := newSetting(t, func(c *Config) { c.Suspect = func(name string) { t.Errorf("%s is suspected", name) } })
+	const file = "/release/v1.36.0/bin/kubectl"
+	for range 5 {
+		s.ask(berlin, file+"?mirrorlist").Body.Close()
+		s.ask(berlin, file, "Accept", metalinkType).Body.Close()
+	}
+	s.leads(berlin, file, "https://eu.example.org/dl"+file)
 }
 
 func TestAChangedListIsTakenIntoUseAtOnceAndLoadsStay(t *testing.T) {

@@ -111,8 +111,11 @@ func (x *exchange) parse() error {
 
 func (x *exchange) explain(request string) *Explanation {
 	e := &Explanation{
-		Client: x.query.Client.String(), Place: viewPlace(&x.query.Place), Request: request, What: x.query.What.String(),
+		Client: "unknown", Place: viewPlace(&x.query.Place), Request: request, What: x.query.What.String(),
 		Mirrors: make([]MirrorPlace, 0, x.view.list.Len()),
+	}
+	if x.query.Client.IsValid() {
+		e.Client = x.query.Client.String()
 	}
 	for _, m := range x.view.list.Explain(&x.query, x.view.states) {
 		mirror := x.view.list.Mirror(m.Index)

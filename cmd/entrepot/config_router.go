@@ -379,8 +379,13 @@ func prefixes(texts []string) ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, text := range texts {
 		p, err := netip.ParsePrefix(text)
-		if err != nil || p != p.Masked() {
-			return nil, fmt.Errorf("%q is no network; write one such as 10.0.0.0/8", text)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%q is no network; write one such as 10.0.0.0/8 or 2001:db8::/32, and an address as 192.0.2.1/32", text)
+		case p != p.Masked():
+			return nil, fmt.Errorf("%q has bits set behind its length; write %s", text, p.Masked())
+		case p.Addr().Is4In6():
+			return nil, fmt.Errorf("%q is IPv4 within IPv6, as which no client counts; write it as IPv4", text)
 		}
 		all = append(all, p)
 	}
@@ -437,6 +442,14 @@ func (g *GeoConfig) location(atlas *locate.Atlas) (locate.Config, error) {
 				place.Lat, place.Lon, place.Radius, place.Located = at.Lat, at.Lon, at.Radius, true
 			}
 			place.Country, place.Continent = c, atlas.Continent(c)
+		}
+		switch {
+		case p.Country == "" && p.Cloud == "":
+			return cfg, fmt.Errorf("prefix %s: it says nothing of where that is; write country, or cloud", p.Prefix)
+		case place.Country == locate.Country{} && p.Lat+p.Lon != 0:
+			return cfg, fmt.Errorf("prefix %s: lat and lon need a country with them", p.Prefix)
+		case p.Lat < -90 || p.Lat > 90 || p.Lon < -180 || p.Lon > 180:
+			return cfg, fmt.Errorf("prefix %s: lat %v, lon %v is no place; want degrees north from -90 to 90, and east from -180 to 180", p.Prefix, p.Lat, p.Lon)
 		}
 		if p.Lat != 0 || p.Lon != 0 {
 			place.Lat, place.Lon, place.Radius, place.Located = float64(p.Lat), float64(p.Lon), 0, true

@@ -31,6 +31,7 @@ func parse(file string) (*Config, error) {
 
 func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 	const node = "node:\n  store: {dir: data}\n  upstreams:\n    docker.io: {}\n"
+	const aRouter = "router:\n  mirrors: [{name: a, urls: [\"https://a.example.org\"], tier: origin, country: DE}]\n"
 	for name, c := range map[string]struct{ file, want string }{
 		"misspelt key": {
 			"node:\n  store: {dir: data}\n  upstreams:\n    docker.io:\n      tag_tll: 5m",
@@ -53,8 +54,24 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 		"a bad redirect host":  {node + "  files: {dl.k8s.io: {redirect_hosts: [\"https://cdn.dl.k8s.io\"]}}\n", `config.yaml:5: node.files.dl.k8s.io.redirect_hosts: "https://cdn.dl.k8s.io" is not a host; write it without scheme and path, such as cdn.example.org or *.example.org`},
 		"files below /v2":      {node + "  files: {v2: {}}\n", `config.yaml:5: node.files.v2: paths below /v2/ have a meaning of their own; choose another name`},
 		"bounds the wrong way": {node + "  files: {dl.k8s.io: {min_ttl: 2h, max_ttl: 1h}}\n", `config.yaml:5: node.files.dl.k8s.io.min_ttl is 2h; it must not exceed max_ttl, 1h`},
-		"empty file":           {"", `config.yaml:1: the file configures no role; add node: with store and upstreams, origin: with store, or router: with mirrors`},
-		"empty node":           {"node:", "config.yaml:1: node.store needs dir (a directory) or s3 (a bucket)\nconfig.yaml:1: node.upstreams is missing; name at least one registry, such as docker.io: {}, or a file server in node.files"},
+		"a place nowhere": {
+			aRouter + "  geo:\n    prefixes: [{prefix: 10.0.0.0/8}]",
+			`config.yaml:4: router.geo.prefixes: prefix 10.0.0.0/8: it says nothing of where that is; write country, or cloud`,
+		},
+		"a place off the map": {
+			aRouter + "  geo:\n    prefixes: [{prefix: 10.0.0.0/8, country: DE, lat: 91}]",
+			`config.yaml:4: router.geo.prefixes: prefix 10.0.0.0/8: lat 91, lon 0 is no place; want degrees north from -90 to 90, and east from -180 to 180`,
+		},
+		"a trusted host": {
+			aRouter + "  trusted_proxies: [10.1.2.3/8]",
+			`config.yaml:3: router.trusted_proxies: "10.1.2.3/8" has bits set behind its length; write 10.0.0.0/8`,
+		},
+		"a mapped network": {
+			aRouter + "  trusted_proxies: [\"::ffff:10.0.0.0/104\"]",
+			`config.yaml:3: router.trusted_proxies: "::ffff:10.0.0.0/104" is IPv4 within IPv6, as which no client counts; write it as IPv4`,
+		},
+		"empty file": {"", `config.yaml:1: the file configures no role; add node: with store and upstreams, origin: with store, or router: with mirrors`},
+		"empty node": {"node:", "config.yaml:1: node.store needs dir (a directory) or s3 (a bucket)\nconfig.yaml:1: node.upstreams is missing; name at least one registry, such as docker.io: {}, or a file server in node.files"},
 		"two upstreams of one name": {
 			node + "    quay.io: {}\n    docker.io: {}",
 			`config.yaml:6: node.upstreams.docker.io is given twice, first on line 4; keep one`,

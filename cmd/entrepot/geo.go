@@ -133,7 +133,22 @@ func explain(cmd *cobra.Command, file, client, request string, size int64) (*geo
 	if err != nil {
 		return nil, err
 	}
-	return router.Explain(cmd.Context(), address, true, request, size)
+	return router.Explain(cmd.Context(), address, cfg.bySecure(list), request, size)
+}
+
+// bySecure says whether clients come to the router by https, as far as the
+// configuration tells: behind a forwarder that may be either, and is https where any
+// mirror has such a URL.
+func (r *RouterConfig) bySecure(list *choice.List) bool {
+	if r.TLS != nil || len(r.TrustedProxies) == 0 {
+		return r.TLS != nil
+	}
+	for i := range list.Len() {
+		if list.Mirror(i).URL(true) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // printExplanation writes an explanation for a person.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -100,6 +101,30 @@ func TestARouterSendsEachClientToItsMirrorAndTakesAChangedListIntoUse(t *testing
 	}
 }
 
+func TestAListIsTakenIntoUseWhenALinkToAnotherTakesItsPlace(t *testing.T) {
+	origin := aMirror(t)
+	config := fmt.Sprintf(routerRoles, origin.URL, origin.URL, origin.URL)
+	p := start(t, config)
+	// As Kubernetes changes a ConfigMap, with the same size and time.
+	info, err := os.Stat(p.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	other := writeFile(t, dir, "config.yaml", strings.Replace(config, "20Gbps", "10Gbps", 1))
+	if err := errors.Join(os.Chtimes(other, info.ModTime(), info.ModTime()), os.Symlink(other, dir+"/link"), os.Rename(dir+"/link", p.config)); err != nil {
+		t.Fatal(err)
+	}
+	p.waitFor(t, "took the list of mirrors into use")
+	p.waitForMetrics(t, `entrepot_mirror_list_reloads_total{result="taken",role="router"} 1`)
+	if err := os.Remove(p.config); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(t, syscall.SIGHUP)
+	p.waitFor(t, "the new list of mirrors cannot be used; the old one serves on")
+	p.waitForMetrics(t, `entrepot_mirror_list_reloads_total{result="refused",role="router"} 1`)
+}
+
 func TestGeoWhereExplainsOffline(t *testing.T) {
 	file := writeFile(t, t.TempDir(), "config.yaml", fmt.Sprintf(routerRoles, "https://o.example.org", "https://e.example.org", "https://s.example.org"))
 	args := []string{"geo", "where", "--config", file, "--client", "192.0.2.1", "--request", "/v2/app/manifests/latest"}
@@ -112,6 +137,10 @@ func TestGeoWhereExplainsOffline(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &e); err != nil || status != 0 || len(e.Mirrors) != 3 ||
 		e.Mirrors[0].Name != "origin" || e.Mirrors[0].URL != "https://o.example.org/v2/up.example/app/manifests/latest" {
 		t.Errorf("status %d, %v: %s", status, err, stdout)
+	}
+	plain := writeFile(t, t.TempDir(), "config.yaml", fmt.Sprintf(routerRoles, "http://o.example.org", "http://e.example.org", "http://s.example.org"))
+	if stdout, _, _ := finish(t, command(t, "geo", "where", "--config", plain, "--client", "192.0.2.1")); !strings.Contains(stdout, "1     origin") {
+		t.Errorf("with mirrors by http only: %s", stdout)
 	}
 	for _, row := range []struct {
 		args []string

@@ -33,10 +33,11 @@ const (
 
 // routerRole is the router, ready to be served.
 type routerRole struct {
-	router  *geo.Router
-	prober  *health.Prober
-	locator *locate.Locator
-	follow  map[string]*ledger.Follower // by ledgerID
+	router   *geo.Router
+	prober   *health.Prober
+	presence *health.Presence
+	locator  *locate.Locator
+	follow   map[string]*ledger.Follower // by ledgerID
 
 	end     context.CancelFunc // of what runs
 	running sync.WaitGroup
@@ -48,6 +49,10 @@ type routerRole struct {
 func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers, reg prometheus.Registerer) (*routerRole, error) {
 	o := &routerRole{end: func() {}, follow: map[string]*ledger.Follower{}}
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"role": "router"}, reg)
+	reloads := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entrepot_mirror_list_reloads_total", Help: "Changed lists of mirrors that were taken into use, or refused.",
+	}, []string{"result"})
+	reg.MustRegister(reloads)
 	atlas, err := locate.NewAtlas()
 	if err != nil {
 		return nil, err
@@ -64,6 +69,7 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 	if o.locator, err = locate.Open(where); err != nil {
 		return nil, fmt.Errorf("router.geo: %w", err)
 	}
+	o.presence = health.NewPresence(health.PresenceConfig{RedirectHosts: cfg.Probes.RedirectHosts})
 	surface, err := o.surface(cfg, node, logs)
 	if err != nil {
 		return nil, err
@@ -91,7 +97,7 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 		o.running.Go(func() { _ = f.Run(running) }) // it returns when running ends
 	}
 	if file != "" {
-		o.running.Go(func() { o.watchList(running, file, atlas, logs.main) })
+		o.running.Go(func() { o.watchList(running, file, atlas, logs.main, reloads) })
 	}
 	return o, nil
 }
@@ -108,7 +114,7 @@ func (o *routerRole) surface(cfg *RouterConfig, node http.Handler, logs *loggers
 	}
 	surface := geo.Config{
 		Locate: o.locator.Locate, Forwarders: locate.NewForwarders(trusted),
-		Presence:      health.NewPresence(health.PresenceConfig{}),
+		Presence:      o.presence,
 		DefaultImages: cfg.DefaultUpstream, DefaultFiles: cfg.DefaultFiles,
 		Fallback: otherNode("fallback", cfg.Fallback), Cosign: otherNode("cosign", cfg.Cosign),
 		Fixed:  geo.Fixed{Hosts: cfg.Fixed.Hosts, Clients: clients, Handler: node},
@@ -179,7 +185,7 @@ func (o *routerRole) openLedger(cfg *LedgerConfig, logs *loggers) (*ledger.Follo
 
 // watchList takes a changed list of mirrors into use, when the file changes or
 // with SIGHUP. A list that cannot be used is refused, and the old one serves on.
-func (o *routerRole) watchList(ctx context.Context, file string, atlas *locate.Atlas, log *slog.Logger) {
+func (o *routerRole) watchList(ctx context.Context, file string, atlas *locate.Atlas, log *slog.Logger, reloads *prometheus.CounterVec) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -195,18 +201,20 @@ func (o *routerRole) watchList(ctx context.Context, file string, atlas *locate.A
 			now = true
 		case <-tick.C:
 		}
-		info, err := os.Stat(file)
-		if err != nil || !now && last != nil && info.ModTime().Equal(last.ModTime()) && info.Size() == last.Size() {
-			continue
+		info, err := os.Stat(file) // of what a link leads to: a ConfigMap changes by its link
+		if !now && (err != nil || last != nil && os.SameFile(info, last) && info.ModTime().Equal(last.ModTime()) && info.Size() == last.Size()) {
+			continue // what is away for a moment is being replaced
 		}
 		last = info
 		list, err := readList(file, atlas)
 		if err != nil {
+			reloads.WithLabelValues("refused").Inc()
 			log.Error("the new list of mirrors cannot be used; the old one serves on", "error", err)
 			continue
 		}
 		o.prober.SetList(list)
 		o.router.Refresh()
+		reloads.WithLabelValues("taken").Inc()
 		log.Info("took the list of mirrors into use", "mirrors", list.Len())
 	}
 }
@@ -282,5 +290,6 @@ func (o *routerRole) handler() http.Handler { return o.router }
 func (o *routerRole) close(context.Context) error {
 	o.end()
 	o.running.Wait()
+	o.presence.Close()
 	return nil
 }

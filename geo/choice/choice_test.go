@@ -112,7 +112,7 @@ func TestEachRequestGoesToTheNearestMirrorThatMayServeIt(t *testing.T) {
 	all := places(t)
 	blob := Query{What: Blob, Size: 1 << 20}
 	small, manifest, names := Query{What: Blob, Size: 1 << 10}, Query{What: Manifest, Size: 1 << 10}, Query{What: Names, Size: -1}
-	file, checked := Query{What: File, Size: 1 << 20}, Query{What: File, Size: 1 << 20, Verifies: true}
+	file, checked := Query{What: File, OfFile: true, Size: 1 << 20}, Query{What: File, OfFile: true, Size: 1 << 20, Verifies: true}
 	with := func(q Query, change func(*Query)) Query {
 		change(&q)
 		return q
@@ -218,7 +218,9 @@ func TestWhoIsUnfitSaysWhy(t *testing.T) {
 		"never":           {func(m *Mirror) { m.NeverCountries = []locate.Country{country(t, "KP")} }, up, q(func(q *Query) { q.Place.Country = country(t, "KP") }), "does not serve KP"},
 		"too large":       {func(m *Mirror) { m.MaxSize = 1 << 19 }, up, q(nil), "larger than it serves"},
 		"size unknown":    {func(m *Mirror) { m.MaxSize = 1 << 19 }, up, q(func(q *Query) { q.Size = -1 }), "not known"},
-		"names of a tree": {func(m *Mirror) { m.Kind, m.Names = Files, true }, up, q(func(q *Query) { q.What = Names }), "not authoritative"},
+		"names of a tree": {func(m *Mirror) { m.Kind, m.Names = Files, false }, up, q(func(q *Query) { q.What, q.OfFile = Names, true }), "not authoritative"},
+		"tree of images":  {func(m *Mirror) { m.Kind, m.Names, m.Tier = Files, false, Origin }, up, q(func(q *Query) { q.What = Names }), "has files only"},
+		"moving file":     {func(m *Mirror) { m.Kind, m.Tier = Registry, Origin }, up, q(func(q *Query) { q.What, q.OfFile = Names, true }), "has no files"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newList(t, world(t, func(w map[string]*Mirror) {
@@ -304,20 +306,34 @@ func homes(l *List, n int) []string {
 }
 
 func TestAMirrorThatComesOrGoesMovesOnlyItsOwnContent(t *testing.T) {
-	const n = 5000
-	few, more := homes(newList(t, equals(t, 4), Constants{}), n), homes(newList(t, equals(t, 5), Constants{}), n)
-	moved := 0
-	for i := range few {
-		if few[i] == more[i] {
-			continue
+	const n = 4000
+	for _, before := range []int{1, 4, 6, 7, 20} { // more than share what one client asks for, too
+		few, more := homes(newList(t, equals(t, before), Constants{}), n), homes(newList(t, equals(t, before+1), Constants{}), n)
+		comes := fmt.Sprintf("m%d", before)
+		moved := 0
+		for i := range few {
+			if few[i] == more[i] {
+				continue
+			}
+			moved++
+			if more[i] != comes {
+				t.Fatalf("repository %d moved from %s to %s, and %s came", i, few[i], more[i], comes)
+			}
 		}
-		moved++
-		if more[i] != "m4" {
-			t.Fatalf("repository %d moved from %s to %s, and m4 came", i, few[i], more[i])
+		if share := n / (before + 1); moved < share*3/4 || moved > share*5/4 {
+			t.Errorf("%d of %d moved to the new of %d mirrors", moved, n, before+1)
 		}
 	}
-	if moved < n/5-n/20 || moved > n/5+n/20 {
-		t.Errorf("%d of %d moved to the new mirror, want about a fifth", moved, n)
+}
+
+func TestWhatOneIsNextForIsTheSameHoweverMuchIsAskedFor(t *testing.T) {
+	l := newList(t, equals(t, 30), Constants{})
+	for i := range 100 {
+		q := Query{What: Blob, Size: 1 << 20, Key: fmt.Sprintf("repository-%d", i), Place: locate.Place{Located: true}}
+		few, all := l.names(l.Choose(&q, l.well(), make([]Choice, 0, 6))), l.names(l.Choose(&q, l.well(), make([]Choice, 0, 30)))
+		if !slices.Equal(few, all[:6]) || len(all) != 30 {
+			t.Fatalf("%q of %q", few, all)
+		}
 	}
 }
 
@@ -381,6 +397,7 @@ func TestNoUnfitMirrorIsEverChosenAndTheOrderOfTheListIsNone(t *testing.T) {
 			Verifies: random.IntN(2) == 0, Key: fmt.Sprint(random.IntN(100)), Place: all[names[random.IntN(len(names))]], Attempt: random.IntN(3),
 			Client: netip.AddrFrom4([4]byte{129, byte(random.IntN(256)), 0, 1}),
 		}
+		q.OfFile = q.What == File || q.What == Names && random.IntN(2) == 0
 		first, second := a.Choose(&q, of(a), make([]Choice, 0, 4)), b.Choose(&q, of(b), make([]Choice, 0, 4))
 		if !slices.Equal(a.names(first), b.names(second)) {
 			t.Fatalf("%+v: %q, and in another order of the list %q", q, a.names(first), b.names(second))
@@ -430,6 +447,7 @@ func TestEveryProblemOfAListIsNamedWithItsMirror(t *testing.T) {
 		{Name: "Bad Name", Tier: Trusted, URLs: []*url.URL{link(t, "https://user:secret@a.example.org")}},
 		{Name: "b", Tier: Trusted, URLs: []*url.URL{link(t, "ftp://b.example.org"), link(t, "https://b.example.org/?x=1")}, Lat: 91, Lon: -181},
 		{Name: "b", Tier: Community, Names: true, Families: []int{5}, Cloud: "aws", MaxSize: -1, ASNs: []uint32{0}},
+		{Name: "tree", Tier: Trusted, Kind: Files, Names: true, URLs: []*url.URL{link(t, "https://tree.example.org")}},
 		{Name: "c", Tier: Trusted, Kind: Bucket, URLs: []*url.URL{link(t, "https://c.example.org/images")}, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.2.3/8")}},
 	}, Constants{Measured: []Measurement{{country(t, "DE"), "nobody", 5}}})
 	if !errors.Is(err, ErrList) {
@@ -440,7 +458,7 @@ func TestEveryProblemOfAListIsNamedWithItsMirror(t *testing.T) {
 		`mirror "b": "ftp://b.example.org" is no URL of a mirror`, `"https://b.example.org/?x=1" has a query`, `lat 91 is none`, `lon -181 is none`,
 		`mirror "b": there are two of this name`, `tier community and cannot be relied on for names`, `family 5 is none`, `write both, as in aws:eu-central-1`,
 		`max_size -1 is negative`, `ASN 0`, `it has no URL`, `no template of a bucket`, `prefix 10.1.2.3/8 is none`,
-		`no mirror is authoritative for names`, `to "nobody": want a mirror of the list`,
+		`mirror "tree": a tree of files does not follow a ledger`, `to "nobody": want a mirror of the list`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)

@@ -1,7 +1,6 @@
 package choice
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math"
 	"net/netip"
@@ -62,21 +61,28 @@ type candidate struct {
 	full  bool
 	bits  uint8 // of the prefix that declares it, plus one
 	order int32
+	// perGiB and score are the order of those that share.
+	shares        bool
+	perGiB, score float64
 }
 
 // before is the order of candidates: mirrors that are full last, then strict
-// classes, then cost.
+// classes, then those that share, the cheaper and higher scored first, then cost.
 func (a *candidate) before(b *candidate) bool {
-	if a.full != b.full {
+	switch {
+	case a.full != b.full:
 		return b.full
-	}
-	if a.Class != b.Class {
+	case a.Class != b.Class:
 		return a.Class < b.Class
-	}
-	if a.bits != b.bits {
+	case a.bits != b.bits:
 		return a.bits > b.bits
-	}
-	if a.Cost != b.Cost {
+	case a.shares != b.shares:
+		return a.shares
+	case a.shares && a.perGiB != b.perGiB:
+		return a.perGiB < b.perGiB
+	case a.shares && a.score != b.score:
+		return a.score > b.score
+	case a.Cost != b.Cost:
 		return a.Cost < b.Cost
 	}
 	return a.order < b.order
@@ -93,16 +99,17 @@ func (a *candidate) together(b *candidate) bool {
 // each mirror, by its index. It allocates nothing for up to 8 choices.
 //
 // Mirrors of the best class whose cost is within 8 ms or a quarter of the best
-// share by weighted rendezvous hashing of the client's network and Query.Key;
-// behind them come the others. A client that comes back begins further down.
+// share by weighted rendezvous hashing of the client's network and Query.Key, six
+// of them for each; behind them come the others. A client that comes back begins
+// further down.
 func (l *List) Choose(q *Query, states []State, into []Choice) []Choice {
 	room := max(cap(into)-len(into), 0)
 	if room == 0 {
 		return into
 	}
 	var buffer [8]candidate
-	best := l.best(q, states, max(room, maxNear), buffer[:0])
-	l.share(q, states, best)
+	s := search{l: l, q: q, states: states, at: newVector(q.Place.Lat, q.Place.Lon), most: max(room, maxNear)}
+	best := s.share(s.best(buffer[:0]))
 	if n := len(best); n > 0 && q.Attempt > 0 {
 		rotate(best, q.Attempt%n)
 	}
@@ -112,49 +119,62 @@ func (l *List) Choose(q *Query, states []State, into []Choice) []Choice {
 	return into
 }
 
+// search is for the candidates of one request.
+type search struct {
+	l      *List
+	q      *Query
+	states []State
+	at     vector // of the client
+	last   Tier   // that counts
+	most   int    // candidates that are wanted
+}
+
 // best are the first candidates, in order. Where the client is nowhere, and
 // nothing declares it, only origins count, and trusted mirrors if there are none.
-func (l *List) best(q *Query, states []State, most int, into []candidate) []candidate {
-	at := newVector(q.Place.Lat, q.Place.Lon)
-	last := Community
-	if !q.Place.Located {
-		last = Origin
+func (s *search) best(into []candidate) []candidate {
+	s.last = Community
+	if !s.q.Place.Located {
+		s.last = Origin
 	}
 	for {
 		top := into[:0]
-		nearby := l.from[q.Place.Continent]
+		nearby := s.l.from[s.q.Place.Continent]
 		for n := range nearby {
 			h := &nearby[n]
 			// Most mirrors are too far, which is the cheapest to see.
-			if len(top) == most && top[most-1].Class == Elsewhere && !top[most-1].full && h.exceeds(q, at, top[most-1].Cost, l.model) {
+			if len(top) == s.most && top[s.most-1].Class == Elsewhere && !top[s.most-1].full && h.exceeds(s.q, s.at, top[s.most-1].Cost, s.l.model) {
 				continue
 			}
-			i := int(h.index)
-			m := &l.mirrors[i]
-			c := candidate{Choice: Choice{Index: i, Class: Elsewhere}, full: states[i].Load >= full, order: m.order}
-			if c.bits = m.declares(q.Client); c.bits > 0 {
-				c.Class = Declared
-			} else if m.Cloud != "" && m.Cloud == q.Place.Cloud && m.Region == q.Place.Region {
-				c.Class = SameRegion
+			if c := s.candidate(int(h.index)); c.order >= 0 {
+				top = insert(top, &c, s.most)
 			}
-			if c.Class == Elsewhere && m.Tier > last {
-				continue
-			}
-			if m.unfit(q, &states[i]) != "" {
-				continue
-			}
-			c.Cost = l.model.cost(m, q, at)
-			top = insert(top, c, most)
 		}
-		if len(top) > 0 || last == Community {
+		if len(top) > 0 || s.last == Community {
 			return top
 		}
-		last++
+		s.last++
 	}
 }
 
+// candidate is a mirror as one; its order is negative when it is none.
+func (s *search) candidate(i int) candidate {
+	m, state := &s.l.mirrors[i], &s.states[i]
+	c := candidate{Choice: Choice{Index: i, Class: Elsewhere}, full: state.Load >= full, order: m.order, perGiB: m.CostPerGiB}
+	if c.bits = m.declares(s.q.Client); c.bits > 0 {
+		c.Class = Declared
+	} else if m.Cloud != "" && m.Cloud == s.q.Place.Cloud && m.Region == s.q.Place.Region {
+		c.Class = SameRegion
+	}
+	if c.Class == Elsewhere && m.Tier > s.last || m.unfit(s.q, state) != "" {
+		c.order = -1
+		return c
+	}
+	c.Cost = s.l.model.cost(m, s.q, s.at)
+	return c
+}
+
 // insert keeps the first most candidates in order.
-func insert(top []candidate, c candidate, most int) []candidate {
+func insert(top []candidate, c *candidate, most int) []candidate {
 	if len(top) == most {
 		if !c.before(&top[most-1]) {
 			return top
@@ -165,7 +185,61 @@ func insert(top []candidate, c candidate, most int) []candidate {
 	for at > 0 && c.before(&top[at-1]) {
 		at--
 	}
-	return slices.Insert(top, at, c)
+	return slices.Insert(top, at, *c)
+}
+
+// share orders the near ones among the first. When more are near than were wanted,
+// which ones are first is for the sharing to say: so each is used by somebody, and
+// one that comes or goes moves only what is its own.
+func (s *search) share(best []candidate) []candidate {
+	if len(best) < 2 {
+		return best
+	}
+	first := best[0]
+	limit := first.Cost + max(nearMillis, nearShare*first.Cost)
+	key := s.q.hash()
+	near := 1
+	for near < len(best) && best[near].together(&first) && best[near].Cost <= limit {
+		near++
+	}
+	if near < 2 {
+		return best
+	}
+	if near == s.most && near < s.l.Len() {
+		return s.nearest(&first, limit, key, best[:0])
+	}
+	for i := range near { // insertion sort
+		c := best[i]
+		s.score(&c, first.Cost, key)
+		insert(best[:i], &c, near)
+	}
+	return best
+}
+
+// nearest are the first of all that are as near as another candidate, in the order
+// of sharing.
+func (s *search) nearest(first *candidate, limit float64, key uint64, top []candidate) []candidate {
+	least, nearby := first.Cost, s.l.from[s.q.Place.Continent]
+	for n := range nearby {
+		h := &nearby[n]
+		if first.Class == Elsewhere && h.exceeds(s.q, s.at, limit, s.l.model) {
+			continue
+		}
+		c := s.candidate(int(h.index))
+		if c.order < 0 || !c.together(first) || c.Cost > limit {
+			continue
+		}
+		s.score(&c, least, key)
+		top = insert(top, &c, s.most)
+	}
+	return top
+}
+
+// score makes a candidate one that shares, with others whose least cost is known.
+func (s *search) score(c *candidate, least float64, key uint64) {
+	m := &s.l.mirrors[c.Index]
+	weight := m.weight * s.states[c.Index].Ramp * math.Exp(-(c.Cost-least)/spreadMillis)
+	c.shares, c.score = true, score(key, m.hash, weight)
 }
 
 // declares is the length of the longest prefix of a mirror that has the client,
@@ -178,43 +252,6 @@ func (m *prepared) declares(client netip.Addr) uint8 {
 		}
 	}
 	return uint8(longest)
-}
-
-// share orders the near ones among the first: the cheaper, then by rendezvous.
-func (l *List) share(q *Query, states []State, best []candidate) {
-	near := 0
-	for near < len(best) && near < maxNear && best[near].together(&best[0]) &&
-		best[near].Cost <= best[0].Cost+max(nearMillis, nearShare*best[0].Cost) {
-		near++
-	}
-	if near < 2 {
-		return
-	}
-	key := q.hash()
-	least := best[0].Cost
-	var scores [maxNear]float64
-	for i := range near {
-		m, s := &l.mirrors[best[i].Index], &states[best[i].Index]
-		weight := m.weight * s.Ramp * math.Exp(-(best[i].Cost-least)/spreadMillis)
-		scores[i] = score(key, m.hash, weight)
-	}
-	for i := 1; i < near; i++ { // insertion sort, of two arrays at once
-		for j := i; j > 0 && l.comes(&best[j], &best[j-1], scores[j], scores[j-1]); j-- {
-			best[j], best[j-1] = best[j-1], best[j]
-			scores[j], scores[j-1] = scores[j-1], scores[j]
-		}
-	}
-}
-
-// comes says whether one of two near mirrors comes first.
-func (l *List) comes(a, b *candidate, scoreA, scoreB float64) bool {
-	if c := cmp.Compare(l.mirrors[a.Index].CostPerGiB, l.mirrors[b.Index].CostPerGiB); c != 0 {
-		return c < 0
-	}
-	if scoreA != scoreB {
-		return scoreA > scoreB
-	}
-	return a.order < b.order
 }
 
 // score is of weighted rendezvous hashing: the highest wins, each with a chance

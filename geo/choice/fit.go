@@ -37,15 +37,13 @@ func (m *prepared) unfit(q *Query, s *State) string {
 // mayServe says why a mirror may not serve what is asked for, to anyone.
 func (m *prepared) mayServe(q *Query) string {
 	switch {
-	case q.What == File && (m.Kind == Registry || m.Kind == Bucket):
+	case q.OfFile && (m.Kind == Registry || m.Kind == Bucket):
 		return "it has no files"
-	case q.What != File && q.What != Names && m.Kind == Files:
+	case !q.OfFile && m.Kind == Files:
 		return "it has files only"
 	case q.What != Blob && m.Kind == Bucket:
 		return "it has blobs only"
 	case q.What == Names && m.Tier != Origin && !m.Names:
-		return "it is not authoritative for names"
-	case q.What == Names && m.Kind == Files && m.Tier != Origin:
 		return "it is not authoritative for names"
 	case !m.Has(q.Namespace):
 		return "it does not have " + q.Namespace
@@ -79,7 +77,7 @@ func (m *prepared) reaches(q *Query) string {
 		return "it has no IPv4 address"
 	case q.Client.IsValid() && !q.Client.Is4() && !m.v6:
 		return "it has no IPv6 address"
-	case m.url(q.Secure) == nil:
+	case m.URL(q.Secure) == nil:
 		return "it has no https URL, and the client came by https"
 	case len(m.OnlyCountries) > 0 && !slices.Contains(m.OnlyCountries, q.Place.Country):
 		return "it serves some countries only"

@@ -123,6 +123,7 @@ func (m *Mirror) problems() []string {
 	add((m.Cloud == "") != (m.Region == ""), "its cloud is %q and its region %q; write both, as in aws:eu-central-1", m.Cloud, m.Region)
 	add(m.Names && m.Tier == Community, "it is of tier community and cannot be relied on for names; give it tier trusted")
 	add(m.Names && m.Kind == Bucket, "a bucket has no names")
+	add(m.Names && m.Kind == Files, "a tree of files does not follow a ledger; names: true is for nodes and registries")
 	for _, f := range m.Families {
 		add(f != 4 && f != 6, "family %d is none; write 4 or 6", f)
 	}

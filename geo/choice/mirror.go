@@ -155,7 +155,7 @@ type Target struct {
 // what was parsed, and nothing else. secure says that the client came by https.
 // It is "" when the mirror has no URL for it.
 func (m *Mirror) Location(secure bool, t *Target) string {
-	base := m.url(secure)
+	base := m.URL(secure)
 	if base == nil {
 		return ""
 	}
@@ -198,9 +198,9 @@ func (m *Mirror) Location(secure bool, t *Target) string {
 	return location
 }
 
-// url is the first for clients that came by https, or by http; nil when there is
+// URL is the first for clients that came by https, or by http; nil when there is
 // none.
-func (m *Mirror) url(secure bool) *url.URL {
+func (m *Mirror) URL(secure bool) *url.URL {
 	for _, u := range m.URLs {
 		if !secure || u.Scheme == "https" {
 			return u

@@ -41,6 +41,8 @@ func (w What) String() string {
 // Query is a request and its client.
 type Query struct {
 	What What
+	// OfFile says that it is of a file, or the name of one, and not of an image.
+	OfFile bool
 	// Namespace is the upstream's name.
 	Namespace string
 	// Private says that the content is not for everybody.

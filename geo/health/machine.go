@@ -1,6 +1,7 @@
 package health
 
 import (
+	"net/url"
 	"time"
 
 	"entrepot/geo/choice"
@@ -36,6 +37,8 @@ type machine struct {
 	wrong     int
 	isolated  string // why it is quarantined; "" when it is not
 	isolation time.Time
+	filed     bool       // the quarantine is in the file
+	urls      []*url.URL // that it was probed at
 }
 
 // success takes in that a probe was answered as it should be.

@@ -56,14 +56,28 @@ type fatalError struct{ error }
 // absentError says that a mirror lacks content.
 type absentError struct{ error }
 
-// probe asks a mirror for what it should have. Errors: wrongError, fatalError.
+// probe asks a mirror for what it should have, as clients of each scheme would.
+// Errors: wrongError, fatalError.
 func (p *Prober) probe(ctx context.Context, m *choice.Mirror) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()
+	for _, secure := range []bool{false, true} {
+		if secure && (m.URL(true) == nil || m.URL(true) == m.URL(false)) {
+			break
+		}
+		if err := p.probeBy(ctx, m, secure); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// probeBy probes one URL of a mirror: that of clients which came by https, or not.
+func (p *Prober) probeBy(ctx context.Context, m *choice.Mirror, secure bool) error {
 	asked := false
 	if of := p.cfg.Samples.Content; of != nil {
 		if s, ok := of(m); ok {
-			err := p.compare(ctx, m, &s)
+			err := p.compare(ctx, m, secure, &s)
 			if _, absent := errors.AsType[absentError](err); err != nil && (!absent || !m.Incomplete) {
 				return err
 			}
@@ -72,7 +86,7 @@ func (p *Prober) probe(ctx context.Context, m *choice.Mirror) error {
 	}
 	if of := p.cfg.Samples.Name; of != nil && m.Kind != choice.Bucket && (m.Tier == choice.Origin || m.Names) {
 		if n, ok := of(m); ok {
-			if err := p.resolve(ctx, m, &n); err != nil {
+			if err := p.resolve(ctx, m, secure, &n); err != nil {
 				return err
 			}
 			asked = true
@@ -81,12 +95,12 @@ func (p *Prober) probe(ctx context.Context, m *choice.Mirror) error {
 	if asked {
 		return nil
 	}
-	return p.reach(ctx, m)
+	return p.reach(ctx, m, secure)
 }
 
 // reach asks whether the mirror answers at all.
-func (p *Prober) reach(ctx context.Context, m *choice.Mirror) error {
-	base := *m.URLs[0]
+func (p *Prober) reach(ctx context.Context, m *choice.Mirror, secure bool) error {
+	base := *m.URL(secure)
 	base.Path, base.RawPath = "/", ""
 	if m.Kind == choice.Node || m.Kind == choice.Registry {
 		base.Path = "/v2/"
@@ -103,16 +117,16 @@ func (p *Prober) reach(ctx context.Context, m *choice.Mirror) error {
 }
 
 // compare fetches a random range and compares it with our own.
-func (p *Prober) compare(ctx context.Context, m *choice.Mirror, s *Sample) error {
-	location := m.Location(false, &s.Target)
+func (p *Prober) compare(ctx context.Context, m *choice.Mirror, secure bool, s *Sample) error {
+	location := m.Location(secure, &s.Target)
 	if location == "" {
-		return p.reach(ctx, m)
+		return p.reach(ctx, m, secure)
 	}
 	length := min(sampleSize, s.Size)
 	offset := rand.Int64N(s.Size - length + 1) //nolint:gosec // nobody gains by guessing it: it has to be right everywhere
 	want, err := s.Read(ctx, offset, length)
 	if err != nil {
-		return p.reach(ctx, m) // it is ours that is not there
+		return p.reach(ctx, m, secure) // it is ours that is not there
 	}
 	resp, err := p.send(ctx, m, http.MethodGet, location, fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
 	if err != nil {
@@ -141,8 +155,8 @@ func (p *Prober) compare(ctx context.Context, m *choice.Mirror, s *Sample) error
 }
 
 // resolve asks what a name is.
-func (p *Prober) resolve(ctx context.Context, m *choice.Mirror, n *Name) error {
-	location := m.Location(false, &n.Target)
+func (p *Prober) resolve(ctx context.Context, m *choice.Mirror, secure bool, n *Name) error {
+	location := m.Location(secure, &n.Target)
 	if location == "" {
 		return nil
 	}
@@ -171,17 +185,7 @@ func (p *Prober) send(ctx context.Context, m *choice.Mirror, method, location, r
 		req.Header.Set("Range", ranges)
 	}
 	req.Header.Set("Accept", acceptAll)
-	client := *p.cfg.Client
-	client.CheckRedirect = func(next *http.Request, via []*http.Request) error {
-		if len(via) >= 5 {
-			return fatalError{errors.New("it redirects without end")}
-		}
-		if !p.mayLead(m, next.URL) {
-			return fatalError{fmt.Errorf("it redirects to %s, which is not on the list", next.URL.Host)}
-		}
-		return nil
-	}
-	resp, err := client.Do(req)
+	resp, err := following(p.cfg.Client, m, p.cfg.RedirectHosts).Do(req)
 	if err == nil {
 		return resp, nil
 	}
@@ -191,14 +195,30 @@ func (p *Prober) send(ctx context.Context, m *choice.Mirror, method, location, r
 	return nil, err
 }
 
+// following is a client that goes where a mirror leads only if it may: to its own
+// hosts, and to those of a list. Errors: fatalError.
+func following(client *http.Client, m *choice.Mirror, hosts []string) *http.Client {
+	c := *client
+	c.CheckRedirect = func(next *http.Request, via []*http.Request) error {
+		if len(via) >= 5 {
+			return fatalError{errors.New("it redirects without end")}
+		}
+		if !mayLead(m, hosts, next.URL) {
+			return fatalError{fmt.Errorf("it redirects to %s, which is not on the list", next.URL.Host)}
+		}
+		return nil
+	}
+	return &c
+}
+
 // mayLead says whether a mirror may redirect to a URL.
-func (p *Prober) mayLead(m *choice.Mirror, to *url.URL) bool {
+func mayLead(m *choice.Mirror, hosts []string, to *url.URL) bool {
 	for _, u := range m.URLs {
 		if to.Host == u.Host && (to.Scheme == u.Scheme || to.Scheme == "https") {
 			return true
 		}
 	}
-	for _, host := range p.cfg.RedirectHosts {
+	for _, host := range hosts {
 		if rest, wild := strings.CutPrefix(host, "*."); to.Scheme == "https" && (to.Host == host || wild && strings.HasSuffix(to.Host, "."+rest)) {
 			return true
 		}

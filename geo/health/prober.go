@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -79,16 +80,22 @@ func New(cfg Config) (*Prober, error) {
 	return p, p.readQuarantine()
 }
 
-// SetList takes a changed list into use. States are kept by name.
+// SetList takes a changed list into use. States are kept by name; a mirror that is
+// new, or has other URLs, is probed at once.
 func (p *Prober) SetList(list *choice.List) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	machines := map[string]*machine{}
 	for i := range list.Len() {
-		name := list.Mirror(i).Name
-		if machines[name] = p.machines[name]; machines[name] == nil {
-			machines[name] = new(machine)
+		m := list.Mirror(i)
+		s := p.machines[m.Name]
+		if s == nil {
+			s = new(machine)
+		} else if !slices.EqualFunc(s.urls, m.URLs, func(a, b *url.URL) bool { return *a == *b }) {
+			p.suspects[m.Name] = failuresInRow
 		}
+		s.urls = m.URLs
+		machines[m.Name] = s
 	}
 	for name := range p.machines {
 		if machines[name] == nil {
@@ -96,6 +103,15 @@ func (p *Prober) SetList(list *choice.List) {
 		}
 	}
 	p.list, p.machines = list, machines
+	p.wakeUp()
+}
+
+// wakeUp has [Prober.Run] look for probes that are due.
+func (p *Prober) wakeUp() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
 }
 
 // States are the mirrors and what is known of each, by its index.
@@ -123,10 +139,7 @@ func (p *Prober) Suspect(name string) {
 		return
 	}
 	p.suspects[name] = failuresInRow
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	p.wakeUp()
 }
 
 // due is when a mirror is to be probed, by when that was done last, and when it is
@@ -282,7 +295,7 @@ func (p *Prober) WrongBytes(name, reason string) {
 		all[name] = Quarantined{Reason: reason, Since: s.isolation.UTC()}
 		err = writeQuarantine(p.cfg.QuarantineFile, all)
 	}
-	if err != nil {
+	if s.filed = err == nil; !s.filed {
 		p.cfg.Logger.Error("a quarantine could not be written: it ends with this process", "mirror", name, "error", err)
 	}
 }
@@ -302,9 +315,9 @@ func (p *Prober) readQuarantine() error {
 		q, isolated := all[name]
 		switch {
 		case isolated:
-			s.isolated, s.isolation = cmp.Or(q.Reason, "the file says so"), q.Since
-		case s.isolated != "":
-			s.isolated, s.wrong = "", 0
+			s.isolated, s.isolation, s.filed = cmp.Or(q.Reason, "the file says so"), q.Since, true
+		case s.isolated != "" && s.filed: // what could not be written was not lifted
+			s.isolated, s.wrong, s.filed = "", 0, false
 			p.cfg.Logger.Warn("the quarantine of a mirror was lifted", "mirror", name)
 		}
 	}

@@ -189,6 +189,68 @@ func TestADishonestMirrorIsQuarantinedUntilAPersonLiftsIt(t *testing.T) {
 	}
 }
 
+func TestAQuarantineThatCannotBeWrittenHoldsAllTheSame(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "missing", "quarantine.json")
+	p := newProber(t, Config{List: listOf(t, "https://a.example.org"), QuarantineFile: file})
+	for range 2 {
+		p.WrongBytes("m0", "bytes 0 to 9")
+	}
+	if err := p.readQuarantine(); err != nil {
+		t.Fatal(err)
+	}
+	if _, states := p.States(); !states[0].Quarantined {
+		t.Error("lifted by nobody")
+	}
+}
+
+func TestBothSchemesOfAMirrorAreProbed(t *testing.T) {
+	var failing atomic.Value
+	client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Scheme == failing.Load() {
+			return nil, errors.New("connection refused")
+		}
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, nil
+	})}
+	m := choice.Mirror{Name: "m0", URLs: []*url.URL{{Scheme: "http", Host: "a.example"}, {Scheme: "https", Host: "a.example"}}}
+	list, err := choice.NewList([]choice.Mirror{m}, choice.Constants{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newProber(t, Config{List: list, Client: client})
+	for _, scheme := range []string{"", "http", "https"} {
+		failing.Store(scheme)
+		if err := p.probe(t.Context(), list.Mirror(0)); (err == nil) != (scheme == "") {
+			t.Errorf("%q fails: %v", scheme, err)
+		}
+	}
+}
+
+func TestAChangedListIsProbedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host == "gone.example" {
+				return nil, errors.New("connection refused")
+			}
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, nil
+		})}
+		p := newProber(t, Config{List: listOf(t, "https://a.example"), Client: client})
+		ctx, end := context.WithCancel(t.Context())
+		go p.Run(ctx)
+		time.Sleep(time.Second)
+		p.SetList(listOf(t, "https://gone.example", "https://b.example"))
+		synctest.Wait()
+		if _, states := p.States(); !states[0].Up || !states[1].Up {
+			t.Errorf("at once: %+v", states)
+		}
+		time.Sleep(3 * time.Second)
+		if _, states := p.States(); states[0].Up {
+			t.Error("after 3 s, that of which the URL changed to one where nobody is counts as up")
+		}
+		end()
+		synctest.Wait()
+	})
+}
+
 func TestAFileOfQuarantinesThatCannotBeReadIsNotForgotten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "quarantine.json")
 	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
@@ -274,6 +336,7 @@ func TestAMirrorIsAskedOnceForContentAndTheAnswerHoldsForATime(t *testing.T) {
 			}
 		})}
 		p := NewPresence(PresenceConfig{Client: client})
+		defer p.Close()
 		m := listOf(t, "https://a.example").Mirror(0)
 		target := &choice.Target{Namespace: "up", Repository: "app", Route: "blobs/x"}
 		has := func() (bool, error) { return p.Has(t.Context(), m, true, target) }
@@ -305,19 +368,81 @@ func TestAMirrorIsAskedOnceForContentAndTheAnswerHoldsForATime(t *testing.T) {
 	})
 }
 
-func TestASlowMirrorIsNotWaitedFor(t *testing.T) {
+func TestASlowMirrorIsNotWaitedForAndItsAnswerIsThereForTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
 		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			<-r.Context().Done()
-			return nil, r.Context().Err()
+			asked.Add(1)
+			if r.Header.Get("Accept") != acceptAll {
+				t.Errorf("asked for %q", r.Header.Get("Accept"))
+			}
+			select {
+			case <-time.After(time.Second):
+				return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, ContentLength: 7}, nil
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
 		})}
+		p := NewPresence(PresenceConfig{Client: client})
+		defer p.Close()
+		m, target := listOf(t, "https://a.example").Mirror(0), &choice.Target{Namespace: "up", Repository: "app", Route: "blobs/x"}
+		var told atomic.Int64
+		p.Tell(m, target, func(size int64) { told.Add(size) })
 		start := time.Now()
-		_, err := NewPresence(PresenceConfig{Client: client}).Has(t.Context(), listOf(t, "https://a.example").Mirror(0), true,
-			&choice.Target{Namespace: "up", Repository: "app", Route: "blobs/x"})
+		_, err := p.Has(t.Context(), m, true, target)
 		if took := time.Since(start); err == nil || took != DefaultAskWithin {
 			t.Errorf("%v after %v", err, took)
 		}
+		time.Sleep(time.Second)
+		start = time.Now()
+		if size, err := p.Size(t.Context(), m, target); size != 7 || err != nil || time.Since(start) > 0 || asked.Load() != 1 {
+			t.Errorf("then: %d bytes, %v, after %v, asked %d times", size, err, time.Since(start), asked.Load())
+		}
+		p.Tell(m, target, func(size int64) { told.Add(size) })
+		if told.Load() != 14 {
+			t.Errorf("told of %d bytes, want 7 twice", told.Load())
+		}
 	})
+}
+
+func TestNoMoreThanSoManyQuestionsAreOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			asked.Add(1)
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})}
+		p := NewPresence(PresenceConfig{Client: client})
+		m := listOf(t, "https://a.example").Mirror(0)
+		for i := range 2 * maxQuestions {
+			p.Tell(m, &choice.Target{Repository: "app", Route: fmt.Sprintf("blobs/%d", i)}, func(int64) { t.Error("told") })
+		}
+		synctest.Wait()
+		start := time.Now()
+		if _, err := p.Has(t.Context(), m, true, &choice.Target{Repository: "app", Route: "blobs/x"}); err == nil || time.Since(start) > 0 {
+			t.Errorf("one more: %v after %v", err, time.Since(start))
+		}
+		if p.Close(); asked.Load() != maxQuestions {
+			t.Errorf("asked %d times", asked.Load())
+		}
+	})
+}
+
+func TestAMirrorThatLeadsElsewhereIsNotFollowed(t *testing.T) {
+	var inside atomic.Int64
+	neighbour := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { inside.Add(1) }))
+	t.Cleanup(neighbour.Close)
+	server := httptest.NewServer(http.RedirectHandler(neighbour.URL+"/latest/meta-data", http.StatusFound))
+	t.Cleanup(server.Close)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	p := NewPresence(PresenceConfig{Client: &http.Client{Transport: transport}})
+	defer p.Close()
+	has, err := p.Has(t.Context(), listOf(t, server.URL).Mirror(0), false, &choice.Target{Repository: "app", Route: "blobs/x"})
+	if has || err == nil || inside.Load() != 0 {
+		t.Errorf("has it: %v, %v, asked the neighbour %d times", has, err, inside.Load())
+	}
 }
 
 func TestWhatAPresenceRemembersIsBounded(t *testing.T) {

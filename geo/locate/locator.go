@@ -42,7 +42,7 @@ type Locator struct {
 	atlas *Atlas
 
 	reading sync.Mutex
-	stamps  map[string]stamp // of the files when they were read
+	stamps  map[string]fs.FileInfo // of the files when they were read
 	data    atomic.Pointer[snapshot]
 }
 
@@ -51,12 +51,6 @@ type snapshot struct {
 	own, clouds         bart.Table[Place]
 	city, asn, country  *database
 	networks, databases int // how many there are
-}
-
-// stamp tells versions of a file apart.
-type stamp struct {
-	modified int64 // Unix nanoseconds
-	size     int64
 }
 
 // Open reads what cfg names. The error names each file that cannot be used, and
@@ -206,8 +200,8 @@ func (s *snapshot) elsewhere(addr netip.Addr) Place {
 }
 
 // look takes the stamps of all files.
-func (l *Locator) look() map[string]stamp {
-	stamps := map[string]stamp{}
+func (l *Locator) look() map[string]fs.FileInfo {
+	stamps := map[string]fs.FileInfo{}
 	var paths []string
 	if l.cfg.Dir != "" {
 		for cloud := range rangeParsers() {
@@ -219,7 +213,7 @@ func (l *Locator) look() map[string]stamp {
 	}
 	for _, path := range paths {
 		if info, err := os.Stat(path); err == nil {
-			stamps[path] = stamp{info.ModTime().UnixNano(), info.Size()}
+			stamps[path] = info
 		}
 	}
 	return stamps
@@ -236,7 +230,7 @@ func (l *Locator) Watch(ctx context.Context, every time.Duration) {
 		case <-tick.C:
 		}
 		l.reading.Lock()
-		same := maps.Equal(l.stamps, l.look())
+		same := maps.EqualFunc(l.stamps, l.look(), sameVersion)
 		l.reading.Unlock()
 		if same {
 			continue
@@ -248,6 +242,12 @@ func (l *Locator) Watch(ctx context.Context, every time.Duration) {
 		networks, databases := l.Size()
 		l.cfg.Logger.Info("took new location data into use", "networks", networks, "databases", databases)
 	}
+}
+
+// sameVersion says whether two looks at a file saw the same. One that was put in
+// its place may have its size and time.
+func sameVersion(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // Size is how many networks, and how many databases, places are known from.
