@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -115,21 +116,31 @@ func (Dockerd) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 	if from.Upstream != "docker.io" {
 		t.Fatalf("dockerd has mirrors for docker.io only, not for %s", from.Upstream)
 	}
+	socket, stop := StartDockerd(t, "--registry-mirror", "http://"+from.Address)
+	defer stop()
+	return dockerPull(t, socket, a)
+}
+
+// StartDockerd starts a dockerd with an empty root and no networks of its own,
+// and returns the socket that it listens on. It ends with stop, or with the
+// test.
+func StartDockerd(t testing.TB, args ...string) (socket string, stop func()) {
+	t.Helper()
 	home, sockets := t.TempDir(), shortDir(t)
-	socket := sockets + "/d.sock"
+	socket = sockets + "/d.sock"
+	// A container in the host's network leaves this mounted.
+	t.Cleanup(func() { _ = syscall.Unmount(sockets+"/exec/netns/default", syscall.MNT_DETACH) })
 	server := Start(t, ProcessConfig{
 		Name: "dockerd", Path: Debian(t, "dockerd", "docker.io"),
-		Args: []string{
+		Args: append([]string{
 			"--config-file", writeFile(t, filepath.Join(home, "daemon.json"), "{}"),
 			"--data-root", t.TempDir(), "--exec-root", sockets + "/exec", "--pidfile", sockets + "/pid",
 			"--host", "unix://" + socket, "--storage-driver", "vfs",
 			"--iptables=false", "--ip6tables=false", "--bridge=none", "--log-level", "warn",
-			"--registry-mirror", "http://" + from.Address,
-		},
+		}, args...),
 		Ready: func(ctx context.Context) error { return dialUnix(ctx, socket) },
 	})
-	defer server.Stop()
-	return dockerPull(t, socket, a)
+	return socket, server.Stop
 }
 
 // dockerPull asks a dockerd for a pull as its command line does ("POST

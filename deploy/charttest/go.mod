@@ -1,0 +1,3 @@
+module entrepot/deploy/charttest
+
+go 1.26.0

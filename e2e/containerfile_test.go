@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"entrepot/e2e/testenv"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// builtImage is what one way of building made.
+type builtImage struct {
+	Config ocispec.ImageConfig
+	Files  map[string]string // name: type, mode, owner and digest
+}
+
+// The image is described twice: in the Containerfile, for who has a container
+// engine, and in deploy/image, for releases. Both are built, compared, and run.
+func TestContainerfileGivesTheImageThatReleasesHave(t *testing.T) {
+	const version = "v9.8.7"
+	socket, stop := testenv.StartDockerd(t)
+	defer stop()
+	docker := func(args ...string) *exec.Cmd {
+		// Debian's own: others leave BuildKit to a plugin.
+		cmd := exec.CommandContext(t.Context(), filepath.Join("/usr/bin", filepath.Base(testenv.Debian(t, "docker", "docker.io"))), args...)
+		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+socket, "DOCKER_BUILDKIT=1", "DOCKER_CONFIG="+t.TempDir())
+		return cmd
+	}
+	context := t.TempDir()
+	if err := os.Mkdir(filepath.Join(context, "build"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	image(t, "-platforms", "linux/amd64", "-version", version, "-rootfs", filepath.Join(context, "build", "rootfs.tar"))
+	output(t, docker("build", "-f", "../deploy/Containerfile", "--build-arg", "ROOT=prepared", "--build-arg", "VERSION="+version, "-t", "entrepot", context))
+
+	layout := filepath.Join(t.TempDir(), "layout")
+	image(t, "-platforms", "linux/amd64", "-version", version, "-o", layout)
+	var inspected []struct{ Config ocispec.ImageConfig }
+	if err := json.Unmarshal(output(t, docker("inspect", "entrepot")), &inspected); err != nil {
+		t.Fatal(err)
+	}
+	container := strings.TrimSpace(string(output(t, docker("create", "--network", "host", "entrepot"))))
+	inspected[0].Config.ArgsEscaped = false //nolint:staticcheck // an engine sets it, and it means nothing on Linux
+	engine := builtImage{inspected[0].Config, map[string]string{}}
+	listTar(t, bytes.NewReader(output(t, docker("export", container))), engine.Files)
+	// What an engine puts into every container.
+	for _, name := range []string{".dockerenv", "dev/", "dev/console", "dev/pts/", "dev/shm/", "proc/", "sys/", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"} {
+		delete(engine.Files, name)
+	}
+	if diff := cmp.Diff(readImage(t, layout), engine); diff != "" {
+		t.Errorf("the Containerfile gives another image than deploy/image (-deploy/image +Containerfile):\n%s", diff)
+	}
+	runImage(t, docker)
+}
+
+// runImage serves from the image, as Kubernetes would run it: no capability, no
+// new privileges, nothing writable but a volume.
+func runImage(t *testing.T, docker func(...string) *exec.Cmd) {
+	t.Helper()
+	port, admin := testenv.FreePort(t), testenv.FreePort(t)
+	config := filepath.Join(t.TempDir(), "entrepot.yaml")
+	text := fmt.Sprintf(`admin: {listen: "127.0.0.1:%d"}
+node:
+  listen: "127.0.0.1:%d"
+  store: {dir: /var/lib/entrepot/store}
+  upstreams: {docker.io: {}}
+`, admin, port)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	output(t, docker("run", "--detach", "--network", "host", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+		"--mount", "type=volume,dst=/var/lib/entrepot", "--mount", "type=bind,ro,src="+config+",dst=/etc/entrepot/entrepot.yaml",
+		"--name", "node", "entrepot", "serve", "--config", "/etc/entrepot/entrepot.yaml"))
+	ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
+	defer cancel()
+	if err := testenv.WaitHTTP(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz", admin)); err != nil {
+		t.Errorf("the image does not serve: %v\n%s", err, logs(docker))
+	}
+	output(t, docker("stop", "node"))
+	if status := strings.TrimSpace(string(output(t, docker("inspect", "--format", "{{.State.ExitCode}}", "node")))); status != "0" {
+		t.Errorf("asked to stop, it ended with status %s\n%s", status, logs(docker))
+	}
+}
+
+// logs is what the container said, to explain a failure.
+func logs(docker func(...string) *exec.Cmd) []byte {
+	said, err := docker("logs", "node").CombinedOutput()
+	return append(said, fmt.Sprint(err)...)
+}
+
+// image runs deploy/image.
+func image(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./deploy/image"}, args...)...)
+	cmd.Dir = ".."
+	output(t, cmd)
+}
+
+// output runs a command, whose words explain a failure.
+func output(t *testing.T, cmd *exec.Cmd) []byte {
+	t.Helper()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", strings.Join(cmd.Args, " "), err, out, stderr.Bytes())
+	}
+	return out
+}
+
+// readImage reads the only image of a layout.
+func readImage(t *testing.T, layout string) builtImage {
+	t.Helper()
+	read := func(d ocispec.Descriptor, into any) {
+		if err := json.Unmarshal(layoutBlob(t, layout, d), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	content, err := os.ReadFile(filepath.Join(layout, ocispec.ImageIndexFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var top, index ocispec.Index
+	var manifest ocispec.Manifest
+	var config ocispec.Image
+	if err := json.Unmarshal(content, &top); err != nil {
+		t.Fatal(err)
+	}
+	read(top.Manifests[0], &index)
+	read(index.Manifests[0], &manifest)
+	read(manifest.Config, &config)
+	built := builtImage{config.Config, map[string]string{}}
+	for _, l := range manifest.Layers {
+		plain, err := gzip.NewReader(bytes.NewReader(layoutBlob(t, layout, l)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		listTar(t, plain, built.Files)
+	}
+	return built
+}
+
+func layoutBlob(t *testing.T, layout string, d ocispec.Descriptor) []byte {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(layout, "blobs", "sha256", d.Digest.Encoded()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// listTar says what is in an archive.
+func listTar(t *testing.T, r io.Reader, files map[string]string) {
+	t.Helper()
+	for archive := tar.NewReader(r); ; {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := digest.FromReader(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[h.Name] = fmt.Sprintf("%c %o %d:%d %s", h.Typeflag, h.Mode&0o7777, h.Uid, h.Gid, d)
+	}
+}
