@@ -44,6 +44,8 @@ var (
 	ErrInvalidKey = errors.New("invalid record key")
 	// ErrInvalidRange says that an offset lies outside the blob.
 	ErrInvalidRange = errors.New("range outside the blob")
+	// ErrInUse says that another process has the store open.
+	ErrInUse = errors.New("another process has it open")
 	// ErrNoSpace says that the store is full: on its disk, or at its size
 	// limit with nothing left that may be evicted.
 	ErrNoSpace = errors.New("no space left in the store")

@@ -30,6 +30,9 @@ type DirConfig struct {
 	// is full before MaxSize is reached: the store is a cache, and what is
 	// wanted now matters more. Without it, a full disk only refuses.
 	EvictWhenFull bool
+	// KeepHeld has blobs go on being held ([Dir.Hold]) that a process before
+	// this one held. Without it, they are like all others.
+	KeepHeld bool
 	// PartialTTL is the age above which a partial that nobody resumed is
 	// removed when the store is opened. Zero means 24 h.
 	PartialTTL time.Duration
@@ -45,7 +48,8 @@ type DirConfig struct {
 
 // Dir is a store in a directory that no other process uses meanwhile:
 //
-//	blobs/<algorithm>/<2 hex>/<hex>/data   blobs; the mtime is the last use
+//	blobs/<algorithm>/<2 hex>/<hex>/data   blobs; the mtime is the last use;
+//	                                       not writable where they are held
 //	records/<escaped key>~                 records
 //	spool/                                 what is being written; partials
 //	quarantine/                            what was found to be wrong
@@ -93,6 +97,8 @@ const copyBuffer = 64 << 10
 type Usage struct {
 	Bytes        int64 // of blobs
 	Blobs        int
+	HeldBytes    int64 // of the blobs that are held, see [Dir.Hold]
+	Held         int
 	PartialBytes int64 // of partials and of blobs being written
 	Evictions    int64 // blobs and idle partials evicted since the store was opened
 	EvictedBytes int64
@@ -107,12 +113,13 @@ func (d *Dir) Limit() int64 { return d.cfg.MaxSize }
 
 // Usage tells what the store holds now.
 func (d *Dir) Usage() Usage {
-	bytes, blobs := d.index.usage()
-	return Usage{
-		Bytes: bytes, Blobs: blobs, PartialBytes: d.spool.bytes.Load(),
-		Evictions: d.evicted.count.Load(), EvictedBytes: d.evicted.bytes.Load(),
+	u := Usage{
+		PartialBytes: d.spool.bytes.Load(),
+		Evictions:    d.evicted.count.Load(), EvictedBytes: d.evicted.bytes.Load(),
 		Quarantined: d.aside.taken.Load(), QuarantineBytes: d.aside.bytes.Load(),
 	}
+	d.index.usage(&u)
+	return u
 }
 
 // Close stops evicting and gives the directory free for other processes.

@@ -123,7 +123,7 @@ func lockFile(path string) (*os.File, error) {
 	}
 	_ = file.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("another process has it open (it holds %s): stop that one, or use another directory", path)
+		return nil, fmt.Errorf("%w (it holds %s): stop that one, or use another directory", ErrInUse, path)
 	}
 	return nil, fmt.Errorf("locking %s: %w", path, err)
 }
@@ -235,7 +235,10 @@ func (d *Dir) scanFan(algorithm, fan string) ([]scanned, error) {
 			continue
 		}
 		found = append(found, scanned{
-			entry: &entry{sum: string(s.bytes()), size: stat.Size, used: seconds(time.Unix(stat.Mtim.Unix()))},
+			entry: &entry{
+				sum: string(s.bytes()), size: stat.Size, used: seconds(time.Unix(stat.Mtim.Unix())),
+				held: d.cfg.KeepHeld && isHeld(fs.FileMode(stat.Mode).Perm()),
+			},
 			mtime: stat.Mtim.Nano(),
 		})
 	}

@@ -25,7 +25,7 @@ func (d *Dir) reserve(n int64) error {
 	for d.used.Load() > d.cfg.MaxSize {
 		if _, ok := d.evictOne(); !ok {
 			d.release(n)
-			return fmt.Errorf("%w: the limit is %d bytes, and all that is left is in use", ErrNoSpace, d.cfg.MaxSize)
+			return fmt.Errorf("%w: the limit is %d bytes, and all that is left is in use or held", ErrNoSpace, d.cfg.MaxSize)
 		}
 	}
 	return nil

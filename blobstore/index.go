@@ -9,10 +9,12 @@ import (
 // so that a hit or a miss is decided without asking the disk. It costs about
 // 120 bytes a sha256 blob, map included.
 type index struct {
-	mu      sync.Mutex
-	entries map[string]*entry
-	ring    entry // sentinel: ring.older is the newest entry, ring.newer the oldest
-	bytes   int64 // of all entries
+	mu        sync.Mutex
+	entries   map[string]*entry
+	ring      entry // sentinel: ring.older is the newest entry, ring.newer the oldest
+	bytes     int64 // of all entries
+	held      int   // entries that are held
+	heldBytes int64 // bytes of them
 }
 
 // entry is a blob in the index. Its fields but sum and size, which never
@@ -23,6 +25,7 @@ type entry struct {
 	newer, older *entry
 	used         uint32 // seconds since 1970: the data file's mtime
 	pins         int32  // readers that have it open
+	held         bool   // not to be evicted
 }
 
 // persistUse is how far the mtime of a data file may lag behind the blob's last
@@ -49,6 +52,7 @@ func (x *index) add(s *sum, size int64, used time.Time) {
 func (x *index) insert(e *entry) {
 	x.entries[e.sum] = e
 	x.bytes += e.size
+	x.countHeld(e, 1)
 	x.linkNewest(e)
 }
 
@@ -93,26 +97,56 @@ func (x *index) unpin(e *entry) {
 }
 
 // remove forgets e, if it is still there, and, with unpinned set, if nobody
-// reads it.
+// reads it and it is not held.
 func (x *index) remove(e *entry, unpinned bool) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.entries[e.sum] != e || unpinned && e.pins > 0 {
+	if x.entries[e.sum] != e || unpinned && (e.pins > 0 || e.held) {
 		return false
 	}
 	delete(x.entries, e.sum)
 	e.newer.older, e.older.newer = e.older, e.newer
 	x.bytes -= e.size
+	x.countHeld(e, -1)
 	return true
 }
 
-// victim is the unpinned blob that was used longest ago, and when; nil when
-// there is none.
+// setHeld sets whether a blob may be evicted, and tells whether it was held.
+func (x *index) setHeld(s *sum, held bool) (was, known bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e := x.entries[string(s.bytes())]
+	if e == nil {
+		return false, false
+	}
+	x.countHeld(e, -1)
+	was, e.held = e.held, held
+	x.countHeld(e, 1)
+	return was, true
+}
+
+// countHeld counts e, if it is held, n times; x.mu is held, or x is not shared yet.
+func (x *index) countHeld(e *entry, n int) {
+	if e.held {
+		x.held += n
+		x.heldBytes += int64(n) * e.size
+	}
+}
+
+// heldInfo describes e if it is there still, and held.
+func (x *index) heldInfo(e *entry) (size int64, used time.Time, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return e.size, time.Unix(int64(e.used), 0), e.held && x.entries[e.sum] == e
+}
+
+// victim is the blob that was used longest ago of those that are neither pinned
+// nor held, and when; nil when there is none.
 func (x *index) victim() (*entry, time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for e := x.ring.newer; e != &x.ring; e = e.newer {
-		if e.pins == 0 {
+		if e.pins == 0 && !e.held {
 			return e, time.Unix(int64(e.used), 0)
 		}
 	}
@@ -137,10 +171,11 @@ func (x *index) holds(e *entry) bool {
 	return x.entries[e.sum] == e
 }
 
-func (x *index) usage() (bytes int64, blobs int) {
+func (x *index) usage(u *Usage) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.bytes, len(x.entries)
+	u.Bytes, u.Blobs = x.bytes, len(x.entries)
+	u.HeldBytes, u.Held = x.heldBytes, x.held
 }
 
 func (x *index) linkNewest(e *entry) {

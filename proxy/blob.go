@@ -167,7 +167,7 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 		sources = append(sources, &remoteSource{remote: n.remote, digest: d})
 	}
 	sources = append(sources, newUpstreamSource(up, repo, d))
-	r, size, joined, err := n.filling(ctx, d, n.sizes.of(up, repo, d), sources)
+	r, size, joined, err := n.filling(ctx, d, n.sizes.of(up, repo, d), paced(ctx, sources))
 	if err != nil {
 		n.absent.remember(key, err)
 		return registry.Blob{}, cs, err

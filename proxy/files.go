@@ -177,7 +177,7 @@ func (n *Node) fileContent(ctx context.Context, d digest.Digest, size int64, cs 
 		if n.remote != nil {
 			from = append(from, &remoteSource{remote: n.remote, digest: d})
 		}
-		r, filled, joined, err := n.filling(ctx, d, size, append(from, sources()...))
+		r, filled, joined, err := n.filling(ctx, d, size, paced(ctx, append(from, sources()...)))
 		if errors.Is(err, errStored) { // committed since we looked
 			continue
 		}

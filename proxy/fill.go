@@ -276,6 +276,7 @@ func (f *fill) join(sources []source) bool {
 	if f.lingering != nil {
 		f.lingering.Stop()
 	}
+	hurry(f.sources, sources)
 	for _, s := range sources {
 		known := false
 		for _, have := range f.sources {

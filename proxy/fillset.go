@@ -96,6 +96,13 @@ func (s *fillSet) get(ctx context.Context, d digest.Digest, hint int64, sources 
 	return f, true, nil
 }
 
+// of is the fill of a digest that is in progress, or nil.
+func (s *fillSet) of(d digest.Digest) *fill {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fills[d]
+}
+
 // start gives the first reader of a fill that is reached through it only.
 // Errors: errClosing.
 func (s *fillSet) start(g goal, sources []source) (*fillReader, error) {

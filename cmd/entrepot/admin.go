@@ -12,10 +12,11 @@ import (
 
 // adminHandler is what operators and orchestrators ask. ready says whether the
 // process takes requests: not yet while it starts, no more while it stops.
-func adminHandler(metrics prometheus.Gatherer, ready *atomic.Bool, version string) http.Handler {
+// mirror is asked for what this process holds.
+func adminHandler(metrics prometheus.Gatherer, ready *atomic.Bool, version string, mirror http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		say(w, http.StatusOK, "entrepot "+version+"\n\n/metrics\n/healthz\n/readyz\n/debug/pprof/")
+		say(w, http.StatusOK, "entrepot "+version+"\n\n/metrics\n/healthz\n/readyz\n/debug/pprof/\n/mirror")
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusOK, "ok")
@@ -28,6 +29,7 @@ func adminHandler(metrics prometheus.Gatherer, ready *atomic.Bool, version strin
 		say(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.Handle(mirrorPath, mirror)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

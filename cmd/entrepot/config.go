@@ -44,6 +44,7 @@ type NodeConfig struct {
 	Upstreams       map[string]UpstreamConfig     `yaml:"upstreams"`
 	DefaultFiles    string                        `yaml:"default_files"`
 	Files           map[string]FileUpstreamConfig `yaml:"files"`
+	Mirror          *MirrorNodeConfig             `yaml:"mirror"`
 }
 
 // OriginConfig is the production registry and file store, which promotion

@@ -182,6 +182,9 @@ func (c check) node(n *NodeConfig) {
 	if _, ok := n.Upstreams[n.DefaultUpstream]; !ok && n.DefaultUpstream != "" {
 		c.Problemf("node.default_upstream", "node.default_upstream: %q is not one of node.upstreams: %s", n.DefaultUpstream, strings.Join(names, ", "))
 	}
+	if n.Mirror != nil {
+		c.mirror(n)
+	}
 }
 
 // obviousDefault is the upstream that clients mean who cannot name one: docker's

@@ -29,6 +29,7 @@ func rootCommand() *cobra.Command {
 		ledgerCommand(),
 		storeCommand(),
 		geoCommand(),
+		mirrorCommand(),
 		configCommand(),
 		versionCommand(),
 	)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"entrepot/cmd/internal/certs"
+	"entrepot/proxy/mirror"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -91,10 +92,13 @@ func serve(ctx context.Context, cfg *Config, file string, stderr io.Writer) erro
 	// The admin listener comes first, so that a store that takes long to open
 	// can be watched; the others accept from the start and answer once their
 	// stores are open.
-	p.start(p.admin, newServer(adminHandler(p.registry, &p.ready, build.Version), nil, logs.main))
+	p.start(p.admin, newServer(adminHandler(p.registry, &p.ready, build.Version, mirrorAdmin(p.mirror.Load)), nil, logs.main))
 	roles, err := openRoles(cfg, file, logs, p.registry, build) //nolint:contextcheck // roles live until close, not until the signal
 	if err != nil {
 		return errors.Join(err, p.shutdown(cut, 0))
+	}
+	if n, ok := roles["node"].(*node); ok {
+		p.mirror.Store(n.mirror)
 	}
 	for _, d := range p.doors {
 		p.start(d.Listener, newServer(roles[d.role].handler(), d.tls, logs.main))
@@ -132,6 +136,7 @@ func openRoles(cfg *Config, file string, logs *loggers, reg prometheus.Registere
 	if cfg.Node != nil {
 		var n *node
 		if n, err = openNode(cfg.Node, logs, reg, build); err == nil {
+			n.start(logs.main)
 			roles["node"] = n
 		}
 	}
@@ -198,7 +203,8 @@ type process struct {
 	doors    []door // of the roles
 	registry *prometheus.Registry
 	ready    atomic.Bool
-	failed   chan error // a server ended by itself
+	mirror   atomic.Pointer[mirror.Mirror] // of the node, once it is open
+	failed   chan error                    // a server ended by itself
 
 	servers []*http.Server // in the order they were started
 	running sync.WaitGroup

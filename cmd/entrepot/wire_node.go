@@ -15,6 +15,7 @@ import (
 	"entrepot/promote/catalog"
 	"entrepot/promote/ledger"
 	"entrepot/proxy"
+	"entrepot/proxy/mirror"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
 
@@ -33,6 +34,7 @@ type node struct {
 	ledgers map[string]*ledger.Follower
 	dir     *blobstore.Dir
 	scrub   *blobstore.Scrubber // nil when it is turned off
+	mirror  *mirror.Mirror      // nil when nothing is held
 	memory  *blobstore.Memory
 	remote  *blobstore.S3 // nil without a bucket
 
@@ -40,10 +42,11 @@ type node struct {
 	end     context.CancelFunc // of what runs
 }
 
-// openNode opens the stores and makes the engine and its HTTP surface. It asks
+// openNode opens the stores and makes the engine and its HTTP surface, of which start
+// runs what goes on by itself. It asks
 // no upstream and no bucket: those may be down.
 func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build buildVersion) (_ *node, err error) {
-	n := new(node)
+	n := &node{end: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.closeStores())
@@ -90,6 +93,11 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if n.engine, err = proxy.New(engine); err != nil {
 		return nil, fmt.Errorf("node.upstreams: %w", err)
 	}
+	if cfg.Mirror != nil {
+		if err := n.openMirror(cfg, &engine, logs, reg); err != nil {
+			return nil, fmt.Errorf("node.mirror: %w", err)
+		}
+	}
 	names = slices.AppendSeq(names, maps.Keys(cfg.Files))
 	surface := registry.Config{
 		Backend: n.engine,
@@ -100,7 +108,6 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if len(cfg.Files) > 0 {
 		n.http = &nodeSurface{registry: n.http, files: registry.NewFileHandler(catalog.NewBackend(n.engine, n.catalogs(cfg, engine.Files), cfg.DefaultFiles), surface)}
 	}
-	n.start(logs.main)
 	return n, nil
 }
 
@@ -114,6 +121,7 @@ func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
 		HighWatermark: float64(cfg.Store.HighWatermark) / 100,
 		LowWatermark:  float64(cfg.Store.LowWatermark) / 100,
 		EvictWhenFull: true, // upstream has it all
+		KeepHeld:      cfg.Mirror != nil,
 		Logger:        logs.main,
 	})
 	if err != nil {
@@ -149,6 +157,9 @@ func (n *node) start(log *slog.Logger) {
 	}
 	if n.scrub != nil {
 		n.running.Go(func() { n.scrub.Run(running) })
+	}
+	if n.mirror != nil {
+		n.running.Go(func() { n.mirror.Run(running) })
 	}
 	if n.remote == nil {
 		return

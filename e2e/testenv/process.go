@@ -351,3 +351,22 @@ func tryHTTP(ctx context.Context, url string) error {
 	}
 	return nil
 }
+
+// Answers is a Ready of [ProcessConfig] that a GET of url fulfils with status 200.
+func Answers(url string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s: %s", url, response.Status)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"entrepot/proxy/mirror"
+)
+
+// MirrorNodeConfig has a node hold what its ledgers have, or a selection of it.
+type MirrorNodeConfig struct {
+	Select    []SelectConfig `yaml:"select"`
+	Bandwidth Rate           `yaml:"bandwidth"`
+	Windows   []string       `yaml:"windows"`
+	TimeZone  string         `yaml:"time_zone"`
+	Every     Duration       `yaml:"every"`
+	Recheck   Duration       `yaml:"recheck"`
+	Parallel  int            `yaml:"parallel"`
+}
+
+// SelectConfig selects names that are to be held.
+type SelectConfig struct {
+	Projects []string `yaml:"projects"`
+	Images   []string `yaml:"images"`
+	Files    []string `yaml:"files"`
+	Newest   int      `yaml:"newest"`
+}
+
+// SetDefaults sets the defaults of what is held.
+func (m *MirrorNodeConfig) SetDefaults() {
+	m.TimeZone, m.Every, m.Recheck, m.Parallel = "UTC", Duration(time.Minute), Duration(24*time.Hour), 8
+}
+
+// rules are what is selected. Errors name the key.
+func (m *MirrorNodeConfig) rules() ([]mirror.Rule, error) {
+	var rules []mirror.Rule
+	for i, s := range m.Select {
+		r, err := mirror.ParseRule(s.Projects, s.Images, s.Files, s.Newest)
+		if err != nil {
+			return nil, fmt.Errorf("select[%d]: %w", i, err)
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+// windows are when it may fetch. Errors name the key.
+func (m *MirrorNodeConfig) windows() (mirror.Windows, error) {
+	var w mirror.Windows
+	for i, text := range m.Windows {
+		span, err := mirror.ParseSpan(text)
+		if err != nil {
+			return w, fmt.Errorf("windows[%d]: %w", i, err)
+		}
+		w.Spans = append(w.Spans, span)
+	}
+	zone, err := time.LoadLocation(m.TimeZone)
+	if err != nil {
+		return w, fmt.Errorf("time_zone: %q is not known here; write one such as Europe/Zurich", m.TimeZone)
+	}
+	w.Zone = zone
+	return w, nil
+}
+
+func (c check) mirror(n *NodeConfig) {
+	const path = "node.mirror"
+	m := n.Mirror
+	if _, err := m.rules(); err != nil {
+		c.Problemf(path+".select", "%s.%v", path, err)
+	}
+	if _, err := m.windows(); err != nil {
+		c.Problemf(path, "%s.%v", path, err)
+	}
+	for key, d := range map[string]Duration{"every": m.Every, "recheck": m.Recheck} {
+		if d < Duration(time.Second) {
+			c.Problemf(path+"."+key, "%s.%s is %v; it must be at least 1s", path, key, d)
+		}
+	}
+	c.positive(path+".parallel", m.Parallel)
+	if n.Store.S3 != nil {
+		c.Problemf(path, "%s holds content in a directory: set node.store.dir, and no s3", path)
+	}
+	if len(n.ledgers()) == 0 {
+		c.Problemf(path, "%s holds what ledgers have, and no upstream has one: set node.upstreams.NAME.ledger or node.files.NAME.ledger", path)
+	}
+}
+
+// ledgers are those of the node's upstreams.
+func (n *NodeConfig) ledgers() []*LedgerConfig {
+	var all []*LedgerConfig
+	for _, u := range n.Upstreams {
+		if u.Ledger != nil {
+			all = append(all, u.Ledger)
+		}
+	}
+	for _, f := range n.Files {
+		if f.Ledger != nil {
+			all = append(all, f.Ledger)
+		}
+	}
+	return all
+}
