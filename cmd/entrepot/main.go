@@ -30,6 +30,7 @@ func rootCommand() *cobra.Command {
 		storeCommand(),
 		geoCommand(),
 		mirrorCommand(),
+		clientConfigCommand(),
 		configCommand(),
 		versionCommand(),
 	)

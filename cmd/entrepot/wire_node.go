@@ -108,6 +108,9 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if len(cfg.Files) > 0 {
 		n.http = &nodeSurface{registry: n.http, files: registry.NewFileHandler(catalog.NewBackend(n.engine, n.catalogs(cfg, engine.Files), cfg.DefaultFiles), surface)}
 	}
+	if n.http, err = withDescription(n.http, cfg.description()); err != nil {
+		return nil, err
+	}
 	return n, nil
 }
 

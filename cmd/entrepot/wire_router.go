@@ -33,6 +33,7 @@ const (
 
 // routerRole is the router, ready to be served.
 type routerRole struct {
+	http     http.Handler
 	router   *geo.Router
 	prober   *health.Prober
 	presence *health.Presence
@@ -86,6 +87,9 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 	surface.Mirrors, surface.Suspect, surface.Registerer = o.prober.States, o.prober.Suspect, reg
 	if o.router, err = geo.New(surface); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
+	}
+	if o.http, err = withDescription(o.router, cfg.description()); err != nil {
+		return nil, err
 	}
 	running, end := context.WithCancel(context.Background())
 	o.end = end
@@ -284,7 +288,7 @@ func observeRouter(access slog.Handler) func(*geo.Observation) {
 	}
 }
 
-func (o *routerRole) handler() http.Handler { return o.router }
+func (o *routerRole) handler() http.Handler { return o.http }
 
 // close ends what runs. The HTTP server is shut down before.
 func (o *routerRole) close(context.Context) error {
