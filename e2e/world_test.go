@@ -196,9 +196,14 @@ func TestOneNameForTheWorld(t *testing.T) {
 			r.Door.Reset()
 		}
 		dir := t.TempDir()
-		runClient(t, dir, testenv.Debian(t, "aria2c", "aria2"), "--follow-metalink=mem", "--metalink-preferred-protocol=none",
+		aria2 := testenv.Debian(t, "aria2c", "aria2")
+		runClient(t, dir, aria2, "--follow-metalink=mem", "--metalink-preferred-protocol=none",
 			// All servers here are one host to it.
 			"-q", "-s", "4", "-x", "4", "-k", "1M", "--uri-selector=inorder", door.URL()+"/release/v1.0.0/bin/tool.meta4")
+		wantFile(t, filepath.Join(dir, "tool"), []byte(tool))
+		// As everybody calls it; it says by itself that it takes Metalinks.
+		dir = t.TempDir()
+		runClient(t, dir, aria2, "-q", door.URL()+"/release/v1.0.0/bin/tool")
 		wantFile(t, filepath.Join(dir, "tool"), []byte(tool))
 		var from []string
 		for _, r := range w.Regions {

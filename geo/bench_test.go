@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"entrepot/geo/choice"
+	"entrepot/geo/health"
 	"entrepot/geo/locate"
 )
 
@@ -93,8 +94,12 @@ func BenchmarkLocateAndChoose(b *testing.B) {
 // but redirect.
 func BenchmarkRedirect(b *testing.B) {
 	list, states := hundredMirrors(b)
+	// The origin has said already how large the blob is.
+	presence := health.NewPresence(health.PresenceConfig{Client: &http.Client{Transport: sizes{}}})
+	defer presence.Close()
 	rt, err := New(Config{
-		Mirrors: func() (*choice.List, []choice.State) { return list, states }, Locate: benchLocator(b).Locate,
+		Presence: presence,
+		Mirrors:  func() (*choice.List, []choice.State) { return list, states }, Locate: benchLocator(b).Locate,
 		Forwarders: locate.NewForwarders([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}),
 		Images:     []Images{{Name: "docker.io"}}, DefaultImages: "docker.io",
 	})
@@ -124,6 +129,13 @@ func BenchmarkRedirect(b *testing.B) {
 			})
 		})
 	}
+}
+
+// sizes answers for mirrors how large content is.
+type sizes struct{}
+
+func (sizes) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, ContentLength: 1 << 20, Body: http.NoBody, Request: r}, nil
 }
 
 // askRaw sends requests on one connection, one after the other, with as little

@@ -135,6 +135,11 @@ func acceptsMetalink(accept []string) bool {
 	return false
 }
 
+// Keeps says whether a file never changes what it is.
+func (up *Files) Keeps(name string) bool {
+	return matchesAny(up.Immutable, name) && !matchesAny(up.Moving, name)
+}
+
 // prefix is of the upstream's paths at this router.
 func (up *Files) prefix() string {
 	if up.Name == "" {
@@ -166,7 +171,7 @@ func (x *exchange) parseFile(f *found, metalink bool) error {
 	}
 	q, t := &x.query, &x.target
 	q.Namespace, q.Private, q.What, q.OfFile, q.Size = f.up.Name, f.up.Private, choice.Names, true, f.size
-	if matchesAny(f.up.Immutable, f.name) && !matchesAny(f.up.Moving, f.name) {
+	if f.up.Keeps(f.name) {
 		q.What = choice.File
 	}
 	q.Verifies = f.digest != "" && (metalink || x.verifies())

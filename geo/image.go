@@ -8,6 +8,7 @@ import (
 
 	"entrepot/geo/choice"
 	"entrepot/registry"
+	"entrepot/registry/access"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
@@ -17,11 +18,18 @@ import (
 type Images struct {
 	// Name is its name, at nodes and in requests.
 	Name string
-	// Private has all of it served by who is trusted with it only.
-	Private bool
+	// Private has all of it served by who is trusted with it only, and
+	// PrivateRepositories those of its repositories.
+	Private             bool
+	PrivateRepositories []access.Pattern
 	// Ledger has what was promoted to Destinations; nil when there is none.
 	Ledger       Ledger
 	Destinations []string
+}
+
+// IsPrivate says whether a repository is for who is trusted only.
+func (up *Images) IsPrivate(repository string) bool {
+	return up.Private || matchesAny(up.PrivateRepositories, repository)
 }
 
 // maxChoices is how many mirrors are tried for a request.
@@ -69,7 +77,7 @@ func (x *exchange) parseImage(req *registry.Request) error {
 		return err
 	}
 	q, t := &x.query, &x.target
-	q.Namespace, q.Private = up.Name, up.Private
+	q.Namespace, q.Private = up.Name, up.IsPrivate(repository)
 	q.Key = up.Name + "/" + repository
 	t.Namespace, t.Repository = up.Name, repository
 	if err := revoked(up.Ledger, req.Digest, repository); err != nil {

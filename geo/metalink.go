@@ -2,6 +2,7 @@ package geo
 
 import (
 	"encoding/xml"
+	"mime"
 	"net/http"
 	"path"
 	"strconv"
@@ -75,7 +76,8 @@ func (x *exchange) metalink(f *found, choices []choice.Choice) error {
 		return err
 	}
 	header := x.w.Header()
-	header.Set("Content-Disposition", "attachment")
+	// A client that was given it in place of the file is to keep the two apart.
+	header.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": d.File.Name + metalinkSuffix}))
 	header.Set("Vary", "Accept")
 	x.document(metalinkType, append([]byte(xml.Header), append(body, '\n')...))
 	return nil

@@ -56,7 +56,8 @@ type Config struct {
 
 	// Suspect, when set, is told of a mirror that a client came back from.
 	Suspect func(mirror string)
-	// Done, when set, is called at the end of every request.
+	// Done, when set, is called at the end of every request, but for those that Fixed
+	// serves.
 	Done       func(*Observation)
 	Logger     *slog.Logger // nil discards
 	Registerer prometheus.Registerer
@@ -153,8 +154,9 @@ func (rt *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rt.cfg.Done != nil {
 		x.obs = Observation{Method: r.Method, Path: r.URL.Path, Start: time.Now()}
 		defer func() {
-			x.obs.Duration = time.Since(x.obs.Start)
-			rt.cfg.Done(&x.obs)
+			if x.obs.Duration = time.Since(x.obs.Start); !x.served {
+				rt.cfg.Done(&x.obs)
+			}
 		}()
 	}
 	x.serve() //nolint:contextcheck // the context is the request's, which x holds
@@ -167,6 +169,8 @@ type exchange struct {
 	r    *http.Request
 	view *view
 	obs  Observation
+	// served says that the node did, which has a log of its own.
+	served bool
 
 	query  choice.Query
 	target choice.Target
@@ -189,7 +193,7 @@ func (x *exchange) serve() {
 	}
 	x.obs.Client = client.Addr
 	if x.fixed(client.Addr) {
-		x.obs.Mirror, x.obs.Status = "fixed", http.StatusOK
+		x.served = true
 		x.rt.cfg.Fixed.Handler.ServeHTTP(x.w, x.r)
 		return
 	}

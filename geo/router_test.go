@@ -454,7 +454,8 @@ func TestAMetalinkHasTheDigestAndThePlaces(t *testing.T) {
 		}
 		resp.Body.Close()
 		if d.File.Name != "kubectl" || d.File.Size != 50<<20 || d.File.Hash.Value != strings.Repeat("a", 64) || d.File.Hash.Type != "sha-256" || len(d.File.Links) < 2 ||
-			d.File.Links[0].URL != "https://eu.example.org/dl/release/v1.36.0/bin/kubectl" || resp.Header.Get("Content-Type") != metalinkType {
+			d.File.Links[0].URL != "https://eu.example.org/dl/release/v1.36.0/bin/kubectl" || resp.Header.Get("Content-Type") != metalinkType ||
+			resp.Header.Get("Content-Disposition") != "attachment; filename=kubectl.meta4" {
 			t.Errorf("%s: %+v, %v", request, d, resp.Header)
 		}
 	}

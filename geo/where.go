@@ -82,6 +82,7 @@ func (rt *Router) Explain(ctx context.Context, client netip.Addr, secure bool, r
 	if size >= 0 {
 		x.query.Size = size
 	}
+	x.query.Avoid = queryValue(r.URL, "avoid")
 	return x.explain(request), nil
 }
 

@@ -78,8 +78,9 @@ type MeasuredConfig struct {
 
 // RouterUpstreamConfig is an upstream of images that mirrors have.
 type RouterUpstreamConfig struct {
-	Private bool          `yaml:"private"`
-	Ledger  *LedgerConfig `yaml:"ledger"`
+	Private             bool          `yaml:"private"`
+	PrivateRepositories []string      `yaml:"private_repositories"`
+	Ledger              *LedgerConfig `yaml:"ledger"`
 }
 
 // RouterFilesConfig is an upstream of files that mirrors have.
@@ -359,7 +360,11 @@ func (r *RouterConfig) upstreams() (images []geo.Images, files []geo.Files, err 
 		r.Files = map[string]RouterFilesConfig{"": f}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Upstreams)) {
-		images = append(images, geo.Images{Name: name, Private: r.Upstreams[name].Private})
+		private, err := patterns(r.Upstreams[name].PrivateRepositories)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: private_repositories: %w", name, err)
+		}
+		images = append(images, geo.Images{Name: name, Private: r.Upstreams[name].Private, PrivateRepositories: private})
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Files)) {
 		c := r.Files[name]

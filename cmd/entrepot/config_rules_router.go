@@ -90,11 +90,14 @@ func (c check) routerNames(r *RouterConfig) {
 		c.Problemf("router.default_files", "router.default_files: %q is not among router.files", r.DefaultFiles)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Upstreams)) {
-		if l := r.Upstreams[name].Ledger; l != nil {
-			c.ledger("router.upstreams."+name+".ledger", l)
+		path, up := "router.upstreams."+name, r.Upstreams[name]
+		if up.Ledger != nil {
+			c.ledger(path+".ledger", up.Ledger)
 		}
+		_, err := patterns(up.PrivateRepositories)
+		c.problems(path+".private_repositories", path+".private_repositories: ", err)
 		if !isHost(name) {
-			c.Problemf("router.upstreams."+name, "router.upstreams: %q is not a host; write host or host:port, such as docker.io", name)
+			c.Problemf(path, "router.upstreams: %q is not a host; write host or host:port, such as docker.io", name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Files)) {

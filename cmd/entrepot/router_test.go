@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -123,6 +124,63 @@ func TestAListIsTakenIntoUseWhenALinkToAnotherTakesItsPlace(t *testing.T) {
 	p.signal(t, syscall.SIGHUP)
 	p.waitFor(t, "the new list of mirrors cannot be used; the old one serves on")
 	p.waitForMetrics(t, `entrepot_mirror_list_reloads_total{result="refused",role="router"} 1`)
+}
+
+func TestWhoMayReachOneHostOnlyIsServedByTheNodeOfTheProcess(t *testing.T) {
+	const content = "the content of a file"
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/release/v1/tool" {
+			http.NotFound(w, r)
+			return
+		}
+		http.ServeContent(w, r, "", time.Unix(1e9, 0), strings.NewReader(content))
+	}))
+	t.Cleanup(upstream.Close)
+	p := start(t, fmt.Sprintf(`
+admin: {listen: "127.0.0.1:0"}
+node:
+  listen: 127.0.0.1:0
+  store: {dir: data}
+  upstreams: {up.example: {urls: [%[1]q]}}
+  files: {dl.example: {urls: [%[1]q]}}
+router:
+  listen: 127.0.0.1:0
+  trusted_proxies: ["127.0.0.0/8"]
+  fixed: {hosts: [fixed.example.org], clients: ["192.0.2.0/24", "2001:db8::/32"]}
+  mirrors: [{name: origin, urls: [%[1]q], tier: origin, country: US}]
+`, upstream.URL))
+	router := fmt.Sprint(p.waitFor(t, "serving")["router"])
+	for _, row := range []struct {
+		host, client, method, ranges string
+		status                       int
+		body                         string
+	}{
+		{"Fixed.Example.org:443", "203.0.113.1", http.MethodGet, "", 200, content},
+		{"fixed.example.org", "203.0.113.1", http.MethodHead, "", 200, ""},
+		{"any.example.org", "192.0.2.7", http.MethodGet, "bytes=4-10", 206, "content"},
+		{"any.example.org", "::ffff:192.0.2.7", http.MethodGet, "", 200, content},
+		{"any.example.org", "2001:db8::7", http.MethodGet, "", 200, content},
+		{"any.example.org", "203.0.113.1", http.MethodGet, "", 302, ""},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), row.method, "http://"+router+"/dl.example/release/v1/tool", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = row.host
+		req.Header.Set("X-Forwarded-For", row.client)
+		if row.ranges != "" {
+			req.Header.Set("Range", row.ranges)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != row.status && resp.StatusCode != 503 || resp.StatusCode == 200 && string(body) != row.body || row.status != 302 && resp.StatusCode != row.status {
+			t.Errorf("%+v: %s, %q, %v", row, resp.Status, body, err)
+		}
+	}
 }
 
 func TestGeoWhereExplainsOffline(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -244,15 +245,21 @@ func (o *routerRole) sampler(cfg *RouterConfig, surface *geo.Config, logs *logge
 			config.Blobs = append(config.Blobs, b)
 		}
 	}
-	for _, up := range surface.Images {
-		if up.Ledger != nil {
-			config.Promoted = append(config.Promoted, health.Promoted{Namespace: up.Name, Names: up.Destinations, State: up.Ledger.State})
+	for i := range surface.Images {
+		if up := &surface.Images[i]; up.Ledger != nil {
+			config.Promoted = append(config.Promoted, health.Promoted{Namespace: up.Name, Names: up.Destinations, State: up.Ledger.State, Private: up.IsPrivate})
 		}
 	}
-	for _, up := range surface.Files {
-		if up.Ledger != nil {
-			config.Promoted = append(config.Promoted, health.Promoted{Namespace: up.Name, Names: up.Destinations, State: up.Ledger.State})
+	for i := range surface.Files {
+		if up := &surface.Files[i]; up.Ledger != nil {
+			config.Promoted = append(config.Promoted, health.Promoted{
+				Namespace: up.Name, Names: up.Destinations, State: up.Ledger.State,
+				Immutable: up.Keeps, Private: func(string) bool { return up.Private },
+			})
 		}
+	}
+	if len(config.Promoted)+len(config.Blobs) == 0 && slices.ContainsFunc(cfg.Mirrors, func(m MirrorConfig) bool { return m.Tier == "community" }) {
+		logs.main.Warn("mirrors of tier community are compared with nothing, so that wrong bytes go unnoticed: set router.probes.blobs, or the ledger of an upstream")
 	}
 	return health.NewSampler(config)
 }

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -57,6 +59,12 @@ type Promoted struct {
 	// Names are what the ledger calls the upstream: "registry.k8s.io".
 	Names []string
 	State func() *ledger.State
+	// Immutable says of a file that its name never means another; nil says it of none.
+	// Files that change are no samples: a mirror that lags behind is not dishonest.
+	Immutable func(file string) bool
+	// Private says of a repository or file that only who is trusted serves it; nil
+	// says it of none.
+	Private func(name string) bool
 }
 
 // Sampler has content and names by which mirrors are compared with an origin: the
@@ -72,18 +80,28 @@ type Sampler struct {
 	names      []nameSample
 }
 
-// contentSample is content, with whose it is.
+// contentSample is content, with the name by which it was promoted; nil of what is
+// configured.
 type contentSample struct {
 	Sample
 
-	promoted bool
+	promoted *nameSample
 }
 
 // nameSample is a name of an upstream that promotion writes.
 type nameSample struct {
-	of   *Promoted
-	full string // as the ledger has it
+	of     *Promoted
+	full   string        // as the ledger has it
+	digest digest.Digest // that it had
 	choice.Target
+}
+
+// holds says whether the name means what it did, and may be served.
+func (n *nameSample) holds() bool {
+	state := n.of.State()
+	e, ok := state.LookupFull(n.full)
+	_, revoked := state.Revoked(n.digest)
+	return ok && e.Exists() && e.Digest == n.digest && !revoked
 }
 
 // NewSampler makes a sampler that has nothing before [Sampler.Run].
@@ -218,10 +236,10 @@ func (p *Promoted) nameOf(e *ledger.Entry) (nameSample, bool) {
 			if !ok {
 				continue
 			}
-			n := nameSample{of: p, full: full, Target: choice.Target{Namespace: p.Namespace}}
+			n := nameSample{of: p, full: full, digest: e.Digest, Target: choice.Target{Namespace: p.Namespace}}
 			if e.Kind == ledger.File {
-				n.File = below
-				return n, true
+				n.File = (&url.URL{Path: below}).EscapedPath()
+				return n, p.Immutable != nil && p.Immutable(below)
 			}
 			at := strings.LastIndexByte(below, ':')
 			if e.Kind != ledger.Image || at < 0 || strings.Contains(below, "@") {
@@ -238,14 +256,14 @@ func (p *Promoted) nameOf(e *ledger.Entry) (nameSample, bool) {
 func (s *Sampler) sample(ctx context.Context, origin *choice.Mirror, of *Promoted, e *ledger.Entry) (*contentSample, error) {
 	n, ok := of.nameOf(e)
 	if !ok {
-		return nil, errors.New("it is not a name of the upstream")
+		return nil, errors.New("it is no name of the upstream, or may change")
 	}
 	if e.Kind == ledger.File {
 		data, err := s.fetch(ctx, origin, &n.Target, e.Digest)
 		if err != nil {
 			return nil, err
 		}
-		return &contentSample{Sample: newSample(n.Target, choice.File, data), promoted: true}, nil
+		return &contentSample{Sample: newSample(n.Target, choice.File, data), promoted: &n}, nil
 	}
 	layer, err := s.layer(ctx, origin, n.Target, e.Digest)
 	if err != nil {
@@ -256,7 +274,7 @@ func (s *Sampler) sample(ctx context.Context, origin *choice.Mirror, of *Promote
 	if err != nil {
 		return nil, err
 	}
-	return &contentSample{Sample: newSample(t, choice.Blob, data), promoted: true}, nil
+	return &contentSample{Sample: newSample(t, choice.Blob, data), promoted: &n}, nil
 }
 
 // layer is the largest layer of an image that is not too large.
@@ -349,10 +367,15 @@ func (c *contentSample) suits(m *choice.Mirror) bool {
 	switch {
 	case !m.Has(c.Target.Namespace), m.Location(false, &c.Target) == "":
 		return false
-	case c.promoted && m.MaxSize > 0 && c.Size > m.MaxSize:
+	case c.promoted == nil:
+		return true
+	case m.MaxSize > 0 && c.Size > m.MaxSize, !c.promoted.holds():
 		return false
+	case m.Tier != choice.Community:
+		return true
 	}
-	return !c.promoted || m.Tier != choice.Community || c.What != choice.Blob || c.Size >= choice.SmallBlob
+	private := c.promoted.of.Private
+	return (c.What != choice.Blob || c.Size >= choice.SmallBlob) && (private == nil || !private(cmp.Or(c.Target.Repository, c.Target.File)))
 }
 
 // name is a name for a mirror, with what it is now.

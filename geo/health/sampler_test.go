@@ -3,9 +3,11 @@ package health
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +24,21 @@ import (
 // ledgerWith is the state of a ledger with some entries.
 func ledgerWith(t *testing.T, entries ...ledger.Entry) func() *ledger.State {
 	t.Helper()
+	log := newLedger(t)
+	add(t, log, entries...)
+	return log.State
+}
+
+// add appends to a ledger.
+func add(t *testing.T, log *ledger.Log, entries ...ledger.Entry) {
+	t.Helper()
+	if _, err := log.Append(t.Context(), func(*ledger.State) ([]ledger.Entry, error) { return entries, nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newLedger(t *testing.T) *ledger.Log {
+	t.Helper()
 	key := t.TempDir() + "/key"
 	if err := ledger.GenerateKey("test", key); err != nil {
 		t.Fatal(err)
@@ -34,10 +51,7 @@ func ledgerWith(t *testing.T, entries ...ledger.Entry) func() *ledger.State {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = log.Append(t.Context(), func(*ledger.State) ([]ledger.Entry, error) { return entries, nil }); err != nil {
-		t.Fatal(err)
-	}
-	return log.State
+	return log
 }
 
 // originWith serves content by the end of its path.
@@ -97,7 +111,10 @@ func TestSamplesAreTakenOfWhatWasPromoted(t *testing.T) {
 	)
 	s := NewSampler(SamplerConfig{Origin: origin, Promoted: []Promoted{
 		{Namespace: "registry.k8s.io", Names: []string{"registry.k8s.io"}, State: state},
-		{Namespace: "dl.k8s.io", Names: []string{"dl.k8s.io", "https://dl.k8s.io"}, State: state},
+		{
+			Namespace: "dl.k8s.io", Names: []string{"dl.k8s.io", "https://dl.k8s.io"}, State: state,
+			Immutable: func(file string) bool { return strings.HasPrefix(file, "v1/") },
+		},
 	}})
 	if err := s.renew(t.Context()); err != nil {
 		t.Fatal(err)
@@ -131,6 +148,46 @@ func TestSamplesAreTakenOfWhatWasPromoted(t *testing.T) {
 	}
 	if n, ok := s.name(origin()); ok {
 		t.Errorf("%+v is a name that just changed", n)
+	}
+}
+
+func TestWhatWasPromotedIsASampleOnlyWhileItIsRightEverywhere(t *testing.T) {
+	first, moving, secret := []byte("the first"), []byte("v1.0.0"), []byte("a secret")
+	origin := originWith(t, map[string][]byte{"/dl/v1/tool": first, "/dl/stable.txt": moving, "/dl/v1/secret": secret})
+	log := newLedger(t)
+	set := func(name string, content []byte) ledger.Entry {
+		return ledger.Entry{Kind: ledger.File, Name: name, Destinations: []string{"https://dl"}, Action: ledger.Set, Digest: digest.FromBytes(content)}
+	}
+	add(t, log, set("v1/tool", first), set("stable.txt", moving), set("v1/secret", secret))
+	s := NewSampler(SamplerConfig{Origin: origin, Promoted: []Promoted{{
+		Namespace: "dl", Names: []string{"https://dl"}, State: log.State,
+		Immutable: func(file string) bool { return strings.HasPrefix(file, "v1/") },
+		Private:   func(file string) bool { return strings.HasSuffix(file, "secret") },
+	}}})
+	if err := s.renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	samples := func(tier choice.Tier) string {
+		m := *origin()
+		m.Tier = tier
+		seen := map[string]bool{}
+		for range 100 {
+			if sample, ok := s.content(&m); ok {
+				seen[sample.Target.File] = true
+			}
+		}
+		return strings.Join(slices.Sorted(maps.Keys(seen)), " ")
+	}
+	if trusted, community := samples(choice.Trusted), samples(choice.Community); trusted != "v1/secret v1/tool" || community != "v1/tool" {
+		t.Errorf("samples %q for trusted mirrors, %q for community", trusted, community)
+	}
+	add(t, log, set("v1/tool", []byte("another"))) // before new samples are taken
+	if got := samples(choice.Trusted); got != "v1/secret" {
+		t.Errorf("after one changed: %q", got)
+	}
+	add(t, log, ledger.Entry{Kind: ledger.File, Action: ledger.Revoke, Name: string(digest.FromBytes(secret)), Digest: digest.FromBytes(secret), Reason: "leaked"})
+	if got := samples(choice.Trusted); got != "" {
+		t.Errorf("after the other was revoked: %q", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,14 +146,28 @@ func (l *Locator) databases() []databaseFile {
 }
 
 // addRanges adds the ranges of a cloud. Of one prefix, an entry with a region
-// counts before one without: services repeat the ranges of their cloud.
+// counts before one without: services repeat the ranges of their cloud. Of Azure,
+// that holds of any part of a region's ranges too: tags of services list single
+// addresses without a region, where other clouds mean ranges that are announced from
+// everywhere.
 func (s *snapshot) addRanges(cloud string, data []byte, atlas *Atlas) error {
 	ranges, err := parseRanges(cloud, data)
 	if err != nil {
 		return err
 	}
+	regional := func(r cloudRange) int { // those with a region come first
+		if r.region == "" {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(ranges, func(a, b cloudRange) int { return regional(a) - regional(b) })
 	for _, r := range ranges {
-		if old, ok := s.clouds.Get(r.prefix); ok && (old.Region != "" || r.region == "") {
+		around, ok := s.clouds.LookupPrefix(r.prefix)
+		if ok && r.region == "" && cloud == "azure" && around.Region != "" {
+			continue
+		}
+		if _, ok := s.clouds.Get(r.prefix); ok {
 			continue
 		}
 		s.clouds.Insert(r.prefix, atlas.regionOf(cloud, r.region))

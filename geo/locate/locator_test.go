@@ -2,6 +2,7 @@ package locate
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"net"
 	"net/netip"
@@ -27,7 +28,7 @@ const (
 		{"ip_prefix": "15.0.0.0/24", "region": "mars-north-1", "service": "EC2", "network_border_group": "mars-north-1"}],
 		"ipv6_prefixes": [{"ipv6_prefix": "2600:1f14::/35", "region": "us-west-2", "service": "AMAZON", "network_border_group": "us-west-2"}]}`
 	gcpRanges    = `{"prefixes": [{"ipv4Prefix": "34.35.0.0/16", "service": "Google Cloud", "scope": "africa-south1"}, {"ipv6Prefix": "2600:1900::/35", "scope": "us-central1"}]}`
-	azureRanges  = `{"values": [{"name": "AzureCloud.westeurope", "properties": {"region": "westeurope", "addressPrefixes": ["13.69.0.0/17"]}}, {"name": "Storage", "properties": {"region": "", "addressPrefixes": ["13.69.0.0/17"]}}]}`
+	azureRanges  = `{"values": [{"name": "AzureCloud.westeurope", "properties": {"region": "westeurope", "addressPrefixes": ["13.69.0.0/17"]}}, {"name": "Storage", "properties": {"region": "", "addressPrefixes": ["13.69.0.0/17", "13.69.9.0/30", "20.1.0.0/24"]}}]}`
 	oracleRanges = `{"regions": [{"region": "sa-saopaulo-1", "cidrs": [{"cidr": "129.148.0.0/18", "tags": ["OCI"]}]}]}`
 )
 
@@ -120,6 +121,8 @@ func TestAnAddressIsWhereTheMostTellingSourceSays(t *testing.T) {
 		{"34.35.1.1", "ZA", "africa-south1", CloudRange, true, 0},
 		{"2600:1900::5", "US", "us-central1", CloudRange, true, 0},
 		{"13.69.1.1", "NL", "westeurope", CloudRange, true, 0},
+		{"13.69.9.1", "NL", "westeurope", CloudRange, true, 0}, // which a service lists without a region
+		{"20.1.0.1", "", "", CloudRange, false, 0},
 		{"129.148.1.1", "BR", "sa-saopaulo-1", CloudRange, true, 0},
 		{"193.0.6.200", "NL", "", CityDB, true, 0},
 		{"193.0.6.1", "NL", "", CountryDB, true, 0},
@@ -138,6 +141,65 @@ func TestAnAddressIsWhereTheMostTellingSourceSays(t *testing.T) {
 	if p := l.Locate(netip.Addr{}); p != (Place{}) {
 		t.Errorf("no address: %+v", p)
 	}
+}
+
+// TestEveryPrefixThatTheCloudsPublishIsInItsRegion uses the real files of
+// ENTREPOT_GEO_DIR, if it is set. Of AWS's prefixes 247 lie within a block that is
+// everywhere (July 2026).
+func TestEveryPrefixThatTheCloudsPublishIsInItsRegion(t *testing.T) {
+	dir := os.Getenv("ENTREPOT_GEO_DIR")
+	if dir == "" {
+		dir = dataFolder(t)
+	}
+	l := open(t, Config{Dir: dir})
+	nested := 0
+	for _, cloud := range []string{"aws", "gcp"} {
+		data, err := os.ReadFile(filepath.Join(dir, cloud+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ranges, err := parseRanges(cloud, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		regions := map[netip.Prefix]string{}
+		for _, r := range ranges {
+			regions[r.prefix] = cmp.Or(regions[r.prefix], r.region)
+		}
+		// of is the region of the longest prefix that has an address, of so many bits
+		// at most.
+		of := func(addr netip.Addr, most int) (string, bool) {
+			for bits := most; bits > 0; bits-- {
+				if region, ok := regions[netip.PrefixFrom(addr, bits).Masked()]; ok {
+					return region, true
+				}
+			}
+			return "", false
+		}
+		for prefix, region := range regions {
+			if around, ok := of(prefix.Addr(), prefix.Bits()-1); ok && around != region {
+				nested++
+			}
+			last := lastOf(prefix)
+			want, _ := of(last, last.BitLen())
+			if got := l.Locate(last).Region; got != want {
+				t.Errorf("%s of %s: %q, want %q", last, prefix, got, want)
+			}
+		}
+	}
+	if t.Logf("%d prefixes lie within one of another region", nested); nested == 0 {
+		t.Error("no prefix lies within one of another region")
+	}
+}
+
+// lastOf is the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	bytes := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < 8*len(bytes); bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ := netip.AddrFromSlice(bytes)
+	return last
 }
 
 func TestWithoutAnyDataNothingIsKnown(t *testing.T) {
