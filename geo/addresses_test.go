@@ -1,8 +1,6 @@
 package geo
 
 import (
-	"bytes"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -12,9 +10,9 @@ import (
 
 	"entrepot/geo/choice"
 	"entrepot/geo/locate"
+	"entrepot/geo/locate/locatetest"
 	"entrepot/registry/access"
 
-	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
 
@@ -42,10 +40,7 @@ func addressData(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test", RecordSize: 24, IncludeReservedNetworks: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	records := map[string]mmdbtype.Map{}
 	for network, code := range map[string]string{
 		"129.132.0.0/16": "CH", "193.0.0.0/21": "NL", "141.20.0.0/16": "DE", "133.0.0.0/8": "JP", "196.21.0.0/16": "ZA", "200.160.0.0/20": "BR",
 		"202.12.29.0/24": "AU", "105.112.0.0/12": "NG", "14.139.0.0/16": "IN", "181.30.0.0/16": "AR", "190.26.0.0/16": "CO", "18.0.0.0/11": "US",
@@ -54,19 +49,9 @@ func addressData(t *testing.T) string {
 		// What is wrong of clouds, or has no place.
 		"34.35.0.0/16": "US", "13.244.0.0/15": "US", "99.83.128.0/17": "US", "52.93.153.0/24": "US",
 	} {
-		_, n, err := net.ParseCIDR(network)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := tree.Insert(n, mmdbtype.Map{"country": mmdbtype.Map{"iso_code": mmdbtype.String(code)}}); err != nil {
-			t.Fatal(err)
-		}
+		records[network] = locatetest.Country(code)
 	}
-	var file bytes.Buffer
-	if _, err := tree.WriteTo(&file); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "country.mmdb"), file.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "country.mmdb"), locatetest.MMDB(t, records), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -642,6 +642,22 @@ func TestAChangedListIsTakenIntoUseAtOnceAndLoadsStay(t *testing.T) {
 	s.leads(berlin, request, "https://other.example.org/v2/docker.io/app/blobs/"+aDigest)
 }
 
+func TestAMirrorThatCameBackIsFullSooner(t *testing.T) {
+	const path = "/v2/app/blobs/" + aDigest
+	for _, row := range []struct {
+		ramp float64
+		want string
+	}{{1, "uni"}, {0.1, "origin"}} {
+		s := newSetting(t)
+		s.setMirrors([]choice.Mirror{mirror(t, "origin", choice.Origin, "US", 41.3, -95.9), mirror(t, "uni", choice.Trusted, "DE", 52.5, 13.4)})
+		s.states[1].Ramp = row.ramp
+		s.Refresh()
+		s.leads(berlin, path, "https://uni.example.org/v2/docker.io/app/blobs/"+aDigest, "Range", "bytes=0-199999999")
+		s.refresh(viewEvery) // 160 Mbit/s of 1 Gbit/s, on average
+		s.leads(berlin, path, "https://"+row.want+".example.org/v2/docker.io/app/blobs/"+aDigest)
+	}
+}
+
 func TestADefaultThatIsNotThereIsRefused(t *testing.T) {
 	_, err := New(Config{DefaultImages: "nowhere", Mirrors: func() (*choice.List, []choice.State) { return nil, nil }})
 	if err == nil || errors.Is(err, choice.ErrList) || !strings.Contains(err.Error(), "nowhere") {

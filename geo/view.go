@@ -1,6 +1,7 @@
 package geo
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -110,11 +111,9 @@ func (rt *Router) refresh(after time.Duration) {
 		if after > 0 {
 			l.rate += share * (float64(l.announced.Swap(0))/after.Seconds() - l.rate)
 		}
-		capacity := m.Capacity
-		if capacity == 0 {
-			capacity = choice.DefaultCapacity
+		if s := &v.states[i]; s.Ramp > 0 { // of the share that it is trusted with
+			s.Load = l.rate * 8 / (float64(cmp.Or(m.Capacity, choice.DefaultCapacity)) * s.Ramp)
 		}
-		v.states[i].Load = l.rate * 8 / float64(capacity)
 		v.loads[i] = l
 	}
 	rt.view.Store(v)

@@ -3,6 +3,7 @@ package choice
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"net/url"
@@ -365,16 +366,70 @@ func TestOneClientsNetworkStaysWithOneMirrorForOneRepository(t *testing.T) {
 	}
 }
 
+// allowed is what the tiers promise, said again in other words: whom a request may be
+// sent to at all.
+func allowed(m *Mirror, s State, q *Query) bool {
+	has := func(kinds ...Kind) bool { return slices.Contains(kinds, m.Kind) }
+	in := func(countries []locate.Country) bool { return slices.Contains(countries, q.Place.Country) }
+	speaks := map[bool][]Kind{false: {Node, Registry}, true: {Node, Files}}[q.OfFile]
+	if q.What == Blob {
+		speaks = append(speaks, Bucket)
+	}
+	trusted := m.Tier != Community
+	large := q.Size >= 131072
+	tier := map[What]bool{
+		Names: m.Tier == Origin || m.Names, Manifest: trusted,
+		Blob: trusted || large && !q.Private, File: trusted || q.Verifies && !q.Private,
+	}[q.What]
+	wellKnown := m.MaxSize == 0 || q.Size >= 0 && q.Size <= m.MaxSize
+	family := 6
+	if q.Client.Is4() {
+		family = 4
+	}
+	reached := len(m.Families) == 0 || slices.Contains(m.Families, family)
+	secure := !q.Secure || slices.ContainsFunc(m.URLs, func(u *url.URL) bool { return u.Scheme == "https" })
+	well := s.Up && s.Ramp > 0 && !s.Quarantined && !m.Draining && (trusted || !s.Frozen)
+	namespace := len(m.Namespaces) == 0 || slices.Contains(m.Namespaces, q.Namespace)
+	return well && tier && has(speaks...) && wellKnown && reached && secure && namespace && m.Name != q.Avoid &&
+		(len(m.OnlyCountries) == 0 || in(m.OnlyCountries)) && !in(m.NeverCountries)
+}
+
+// aMirror changes one at random.
+func aMirror(t *testing.T, random *rand.Rand, m Mirror) Mirror {
+	t.Helper()
+	some := func(n int) bool { return random.IntN(n) == 0 }
+	if some(4) {
+		m.Families = []int{4 + 2*random.IntN(2)}
+	}
+	if some(4) {
+		m.MaxSize = int64(random.IntN(1 << 20))
+	}
+	if some(4) {
+		m.URLs = []*url.URL{link(t, "http"+strings.TrimPrefix(m.URLs[0].String(), "https"))}
+	}
+	if some(5) {
+		m.Namespaces = []string{"docker.io"}
+	}
+	if some(6) {
+		m.OnlyCountries = []locate.Country{country(t, "DE"), country(t, "US")}
+	}
+	if some(6) {
+		m.NeverCountries = []locate.Country{country(t, "ZA"), country(t, "US")}
+	}
+	m.Draining = some(10)
+	return m
+}
+
 func TestNoUnfitMirrorIsEverChosenAndTheOrderOfTheListIsNone(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	all := places(t)
-	var names []string
-	for name := range all {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	mirrors := world(t)
-	for range 600 {
+	names := slices.Sorted(maps.Keys(all))
+	chosen := 0
+	for range 800 {
+		mirrors := world(t)
+		for i := range mirrors {
+			mirrors[i] = aMirror(t, random, mirrors[i])
+		}
 		shuffled := slices.Clone(mirrors)
 		random.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		a, b := newList(t, mirrors, Constants{}), newList(t, shuffled, Constants{})
@@ -395,18 +450,30 @@ func TestNoUnfitMirrorIsEverChosenAndTheOrderOfTheListIsNone(t *testing.T) {
 		q := Query{
 			What: What(random.IntN(4)), Size: int64(random.IntN(1<<20)) - 1, Private: random.IntN(4) == 0, Secure: random.IntN(2) == 0,
 			Verifies: random.IntN(2) == 0, Key: fmt.Sprint(random.IntN(100)), Place: all[names[random.IntN(len(names))]], Attempt: random.IntN(3),
-			Client: netip.AddrFrom4([4]byte{129, byte(random.IntN(256)), 0, 1}),
+			Namespace: []string{"docker.io", "ghcr.io"}[random.IntN(2)], Client: netip.AddrFrom4([4]byte{129, byte(random.IntN(256)), 0, 1}),
+			Avoid: []string{"", "eu-1"}[random.IntN(2)],
 		}
 		q.OfFile = q.What == File || q.What == Names && random.IntN(2) == 0
-		first, second := a.Choose(&q, of(a), make([]Choice, 0, 4)), b.Choose(&q, of(b), make([]Choice, 0, 4))
+		if random.IntN(3) == 0 {
+			q.Client = netip.MustParseAddr("2001:db8::1")
+		}
+		first, second := a.Choose(&q, of(a), make([]Choice, 0, 9)), b.Choose(&q, of(b), make([]Choice, 0, 9))
 		if !slices.Equal(a.names(first), b.names(second)) {
 			t.Fatalf("%+v: %q, and in another order of the list %q", q, a.names(first), b.names(second))
 		}
-		for _, c := range first {
-			if reason := a.mirrors[c.Index].unfit(&q, &of(a)[c.Index]); reason != "" {
-				t.Fatalf("%+v: chose %s, which is unfit: %s", q, a.Mirror(c.Index).Name, reason)
+		got := a.names(first)
+		for i := range mirrors {
+			m := a.Mirror(i)
+			is, may := slices.Contains(got, m.Name), allowed(m, byName[m.Name], &q)
+			// Where the client is nowhere, not all who may count.
+			if is && !may || may && !is && q.Place.Located {
+				t.Fatalf("%+v\nsent to %s: %v; it may be: %v (%+v, %+v)", q, m.Name, is, may, m, byName[m.Name])
 			}
 		}
+		chosen += min(1, len(got))
+	}
+	if chosen < 400 {
+		t.Errorf("only %d of 800 requests were sent anywhere", chosen)
 	}
 }
 

@@ -74,7 +74,8 @@ type State struct {
 	// Ramp is the share of its capacity that it is trusted with, from 0 to 1,
 	// after it was down.
 	Ramp float64
-	// Load is what it was sent lately, as a share of its capacity.
+	// Load is what it was sent lately, as a share of the capacity that it is trusted
+	// with.
 	Load float64
 	// Quarantined says that it sent wrong bytes, and waits for a person.
 	Quarantined bool

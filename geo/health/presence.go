@@ -140,7 +140,7 @@ func (p *Presence) answer(ctx context.Context, m *choice.Mirror, location string
 	a, known := p.recall(location)
 	var q *question
 	if !known {
-		q = p.question(m, location)
+		q = p.question(m, location) //nolint:contextcheck // it outlives who asked: others wait for it
 	}
 	p.mu.Unlock()
 	if known {

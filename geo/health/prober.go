@@ -273,7 +273,11 @@ func (p *Prober) ProbeNow(ctx context.Context, m *choice.Mirror) {
 		s.failure(now, err.Error(), atOnce)
 	}
 	if s.up != was {
-		p.cfg.Logger.Warn("a mirror changed", "mirror", m.Name, "up", s.up, "reason", s.reason)
+		level, reason := slog.LevelInfo, ""
+		if !s.up {
+			level, reason = slog.LevelWarn, s.reason
+		}
+		p.cfg.Logger.Log(ctx, level, "a mirror changed", "mirror", m.Name, "up", s.up, "reason", reason)
 	}
 }
 

@@ -1,10 +1,8 @@
 package locate
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maxmind/mmdbwriter"
+	"entrepot/geo/locate/locatetest"
+
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
 
@@ -39,33 +38,6 @@ func write(t testing.TB, path string, data []byte) {
 	}
 }
 
-// mmdb makes a database of networks and their records.
-func mmdb(t testing.TB, records map[string]mmdbtype.Map) []byte {
-	t.Helper()
-	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test", RecordSize: 24, IncludeReservedNetworks: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for network, record := range records {
-		_, n, err := net.ParseCIDR(network)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := tree.Insert(n, record); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var file bytes.Buffer
-	if _, err := tree.WriteTo(&file); err != nil {
-		t.Fatal(err)
-	}
-	return file.Bytes()
-}
-
-func countryRecord(code string) mmdbtype.Map {
-	return mmdbtype.Map{"country": mmdbtype.Map{"iso_code": mmdbtype.String(code)}}
-}
-
 // folder has files of every kind.
 func dataFolder(t testing.TB) string {
 	t.Helper()
@@ -73,17 +45,17 @@ func dataFolder(t testing.TB) string {
 	for name, text := range map[string]string{"aws": awsRanges, "gcp": gcpRanges, "azure": azureRanges, "oracle": oracleRanges} {
 		write(t, filepath.Join(dir, name+".json"), []byte(text))
 	}
-	write(t, filepath.Join(dir, "country.mmdb"), mmdb(t, map[string]mmdbtype.Map{
-		"193.0.6.0/24": countryRecord("NL"), "2001:db8::/32": countryRecord("JP"), "52.93.0.0/16": countryRecord("US"),
-		"13.32.0.0/15": countryRecord("FR"), "129.132.0.0/16": {"country_code": mmdbtype.String("CH")},
+	write(t, filepath.Join(dir, "country.mmdb"), locatetest.MMDB(t, map[string]mmdbtype.Map{
+		"193.0.6.0/24": locatetest.Country("NL"), "2001:db8::/32": locatetest.Country("JP"), "52.93.0.0/16": locatetest.Country("US"),
+		"13.32.0.0/15": locatetest.Country("FR"), "129.132.0.0/16": {"country_code": mmdbtype.String("CH")},
 	}))
-	write(t, filepath.Join(dir, "city.mmdb"), mmdb(t, map[string]mmdbtype.Map{
+	write(t, filepath.Join(dir, "city.mmdb"), locatetest.MMDB(t, map[string]mmdbtype.Map{
 		"193.0.6.128/25": {
 			"country":  mmdbtype.Map{"iso_code": mmdbtype.String("NL")},
 			"location": mmdbtype.Map{"latitude": mmdbtype.Float64(52.37), "longitude": mmdbtype.Float64(4.89), "accuracy_radius": mmdbtype.Uint16(20)},
 		},
 	}))
-	write(t, filepath.Join(dir, "asn.mmdb"), mmdb(t, map[string]mmdbtype.Map{
+	write(t, filepath.Join(dir, "asn.mmdb"), locatetest.MMDB(t, map[string]mmdbtype.Map{
 		"129.132.0.0/16": {"autonomous_system_number": mmdbtype.Uint32(559)}, "52.93.0.0/16": {"autonomous_system_number": mmdbtype.Uint32(16509)},
 	}))
 	return dir
@@ -237,7 +209,7 @@ func TestAFileThatCannotBeUsedIsNamedAndTheOldDataStay(t *testing.T) {
 		t.Errorf("a database that is named and missing: %v", err)
 	}
 	useless := filepath.Join(dir, "useless.mmdb")
-	write(t, useless, mmdb(t, map[string]mmdbtype.Map{"1.0.0.0/8": {"weather": mmdbtype.String("rain")}}))
+	write(t, useless, locatetest.MMDB(t, map[string]mmdbtype.Map{"1.0.0.0/8": {"weather": mmdbtype.String("rain")}}))
 	if _, err := Open(Config{City: useless}); !errors.Is(err, ErrDatabase) {
 		t.Errorf("a database of something else: %v", err)
 	}
