@@ -8,6 +8,7 @@ import (
 	"entrepot/blobstore"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
+	"entrepot/registry/admission"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 )
@@ -43,7 +44,12 @@ func clientError(err error, what string, up *upstreamState, repo, ref string) er
 		return e
 	}
 	var ue *upstream.Error
+	var busy *admission.Busy
 	switch {
+	case errors.As(err, &busy) && busy.Share:
+		return answer(errcode.ErrorCodeTooManyRequests, http.StatusTooManyRequests, busy.Error()+"; try again when some of them have ended")
+	case errors.As(err, &busy):
+		return answer(errcode.ErrorCodeUnavailable, http.StatusServiceUnavailable, "this node is busy: "+busy.Error()+"; try again later")
 	case errors.Is(err, errTooLarge):
 		return answer(errcode.ErrorCodeManifestInvalid, http.StatusBadGateway, up.name+" sent the "+subject+", but "+errTooLarge.Error())
 	case errors.Is(err, blobstore.ErrDigestMismatch), errors.Is(err, errWrongDigest), errors.Is(err, errWrongSize):
@@ -74,6 +80,12 @@ func clientError(err error, what string, up *upstreamState, repo, ref string) er
 		return answer(errcode.ErrorCodeUnavailable, http.StatusGatewayTimeout, up.name+" did not answer in time for the "+subject)
 	}
 	return answer(errcode.ErrorCodeUnavailable, http.StatusServiceUnavailable, up.name+" cannot be reached for the "+subject)
+}
+
+// isBusy reports that the node itself had no room for a question.
+func isBusy(err error) bool {
+	_, busy := errors.AsType[*admission.Busy](err)
+	return busy
 }
 
 func isInvalid(err error) bool {

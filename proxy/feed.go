@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/registry/admission"
 )
 
 const (
@@ -79,6 +80,9 @@ func (f *feed) open(ctx context.Context) error {
 // ask tries each source once.
 func (f *feed) ask(ctx context.Context) error {
 	var worst error
+	if f.answered { // its readers have begun
+		ctx = admission.Patiently(ctx)
+	}
 	for _, s := range f.sources() {
 		body, total, err := s.open(ctx, f.offset, f.end-f.offset, f.size)
 		for err == nil && f.size >= 0 && total >= 0 && total != f.size {

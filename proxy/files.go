@@ -121,7 +121,7 @@ func (n *Node) openVersion(ctx context.Context, key nameKey, a *answer[*fileVers
 // request had it started.
 func (n *Node) openFilling(ctx context.Context, key nameKey, v *fileVersion, started bool, cs *registry.CacheStatus) (registry.File, error) {
 	f := v.described
-	if !v.fill.join(nil) {
+	if !v.fill.join(ctx, nil) {
 		select {
 		case <-v.fill.finished:
 		case <-ctx.Done():

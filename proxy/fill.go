@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/registry/admission"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -38,7 +39,8 @@ var (
 type fill struct {
 	set      *fillSet
 	goal     goal
-	key      digest.Digest // in the set; "" for one that is reached otherwise
+	party    *admission.Party // whose turn it waits for
+	key      digest.Digest    // in the set; "" for one that is reached otherwise
 	cancel   context.CancelCauseFunc
 	finished chan struct{} // closed when run has ended and the fill is out of the set
 
@@ -105,12 +107,12 @@ func (f *fill) await(ctx context.Context, done func() bool) error {
 
 // run owns the fill from its first request to the commit.
 func (f *fill) run(ctx context.Context) {
-	err := f.set.acquire(ctx)
+	release, err := f.set.slots.Acquire(ctx)
 	if err == nil {
 		f.set.metrics.fills.Inc()
 		err = f.transfer(ctx)
 		f.set.metrics.fills.Dec()
-		f.set.release()
+		release()
 	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -126,7 +128,7 @@ func (f *fill) run(ctx context.Context) {
 	f.set.remove(f)
 	close(f.finished)
 	_, told := isTold(err)
-	if err != nil && !told && !errors.Is(err, errAbandoned) && !errors.Is(err, errClosing) {
+	if err != nil && !told && !isBusy(err) && !errors.Is(err, errAbandoned) && !errors.Is(err, errClosing) {
 		f.set.log.Warn("fill failed", "content", f.goal.String(), "error", err)
 	}
 }
@@ -265,14 +267,15 @@ func (f *fill) currentSources() []source {
 	return slices.Clip(f.sources)
 }
 
-// join adds a reader, unless the fill is being given up.
-func (f *fill) join(sources []source) bool {
+// join adds a reader for whom ctx counts, unless the fill is being given up.
+func (f *fill) join(ctx context.Context, sources []source) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.abandoned || f.err != nil {
 		return false
 	}
 	f.readers++
+	f.party.Join(ctx)
 	if f.lingering != nil {
 		f.lingering.Stop()
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/registry/admission"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -25,8 +26,8 @@ type fillSet struct {
 	local   *blobstore.Dir
 	log     *slog.Logger
 	metrics *metrics
-	slots   chan struct{} // one is held by each running fill
-	buffers sync.Pool     // of *[bufferSize]byte
+	slots   *admission.Queue // one is held by each running fill
+	buffers sync.Pool        // of *[bufferSize]byte
 	onStore func(d digest.Digest, from string)
 
 	base    context.Context // of all fills
@@ -39,12 +40,12 @@ type fillSet struct {
 	noSpool time.Time // until when the local store is not tried
 }
 
-func newFillSet(local *blobstore.Dir, maxFills int, log *slog.Logger, m *metrics, onStore func(digest.Digest, string)) *fillSet {
+func newFillSet(local *blobstore.Dir, slots *admission.Queue, log *slog.Logger, m *metrics, onStore func(digest.Digest, string)) *fillSet {
 	s := &fillSet{
 		local:   local,
 		log:     log,
 		metrics: m,
-		slots:   make(chan struct{}, maxFills),
+		slots:   slots,
 		buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }},
 		onStore: onStore,
 		fills:   make(map[digest.Digest]*fill),
@@ -53,7 +54,8 @@ func newFillSet(local *blobstore.Dir, maxFills int, log *slog.Logger, m *metrics
 	return s
 }
 
-// join gives a reader of the digest's fill, started if there is none. joined
+// join gives a reader of the digest's fill, started if there is none, for whom ctx
+// counts. joined
 // says that it was running. hint is the blob's size where a manifest named it,
 // else negative. Errors: errStored, errClosing.
 func (s *fillSet) join(ctx context.Context, d digest.Digest, hint int64, sources []source) (r *fillReader, joined bool, err error) {
@@ -62,7 +64,7 @@ func (s *fillSet) join(ctx context.Context, d digest.Digest, hint int64, sources
 		if err != nil {
 			return nil, false, err
 		}
-		if started || f.join(sources) {
+		if started || f.join(ctx, sources) {
 			return &fillReader{fill: f}, !started, nil
 		}
 		select {
@@ -88,7 +90,7 @@ func (s *fillSet) get(ctx context.Context, d digest.Digest, hint int64, sources 
 	if _, err := s.local.Stat(ctx, d); err == nil {
 		return nil, false, errStored
 	}
-	f = s.newFill(blobGoal(d), hint, sources)
+	f = s.newFill(ctx, blobGoal(d), hint, sources)
 	f.key = d
 	if s.launch(f) {
 		s.fills[d] = f
@@ -103,22 +105,24 @@ func (s *fillSet) of(d digest.Digest) *fill {
 	return s.fills[d]
 }
 
-// start gives the first reader of a fill that is reached through it only.
-// Errors: errClosing.
-func (s *fillSet) start(g goal, sources []source) (*fillReader, error) {
+// start gives the first reader of a fill that is reached through it only, and runs
+// for whom ctx counts. Errors: errClosing.
+//
+//nolint:contextcheck // a fill outlives the request that starts it
+func (s *fillSet) start(ctx context.Context, g goal, sources []source) (*fillReader, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, errClosing
 	}
-	f := s.newFill(g, -1, sources)
+	f := s.newFill(ctx, g, -1, sources)
 	s.launch(f)
 	return &fillReader{fill: f}, nil
 }
 
-func (s *fillSet) newFill(g goal, hint int64, sources []source) *fill {
+func (s *fillSet) newFill(ctx context.Context, g goal, hint int64, sources []source) *fill {
 	return &fill{
-		set: s, goal: g, sources: sources, hint: hint, size: -1, readers: 1,
+		set: s, goal: g, party: admission.NewParty(ctx), sources: sources, hint: hint, size: -1, readers: 1,
 		finished: make(chan struct{}),
 	}
 }
@@ -136,7 +140,7 @@ func (s *fillSet) launch(f *fill) bool {
 	f.cancel = cancel
 	s.running.Go(func() {
 		defer cancel(nil)
-		f.run(run)
+		f.run(f.party.Context(run))
 	})
 	return true
 }
@@ -148,17 +152,6 @@ func (s *fillSet) remove(f *fill) {
 		delete(s.fills, f.key)
 	}
 }
-
-func (s *fillSet) acquire(ctx context.Context) error {
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (s *fillSet) release() { <-s.slots }
 
 func (s *fillSet) stored(d digest.Digest, from string) { s.onStore(d, from) }
 

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"entrepot/proxy/upstream"
+	"entrepot/registry/admission"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -19,7 +20,7 @@ type metrics struct {
 	bySource map[string]prometheus.Counter // filled, resolved
 }
 
-func newMetrics(reg prometheus.Registerer, sources []string) *metrics {
+func newMetrics(reg prometheus.Registerer, sources []string, slots *admission.Queue) *metrics {
 	m := &metrics{
 		fills: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "entrepot_fills_in_progress", Help: "Downloads from upstream into the store that are running.",
@@ -38,11 +39,31 @@ func newMetrics(reg prometheus.Registerer, sources []string) *metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.fills, m.filled, m.requests, m.latencies)
+		reg.MustRegister(queueMetrics(slots)...)
 	}
 	for _, s := range sources {
 		m.bySource[s] = m.filled.WithLabelValues(s)
 	}
 	return m
+}
+
+// queueMetrics tell of the fills that wait for their turn.
+func queueMetrics(slots *admission.Queue) []prometheus.Collector {
+	refused := func(reason string, value func(*admission.QueueStats) uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "entrepot_fills_refused_total",
+			Help:        "Downloads from upstream that were refused: of a client with too many, because too many wait, or after too long a wait.",
+			ConstLabels: prometheus.Labels{"reason": reason},
+		}, func() float64 { s := slots.Stats(); return float64(value(&s)) })
+	}
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "entrepot_fills_waiting", Help: "Downloads from upstream that wait for their turn.",
+		}, func() float64 { return float64(slots.Stats().Waiting) }),
+		refused("client", func(s *admission.QueueStats) uint64 { return s.RefusedShare }),
+		refused("full", func(s *admission.QueueStats) uint64 { return s.RefusedFull }),
+		refused("late", func(s *admission.QueueStats) uint64 { return s.RefusedLate }),
+	}
 }
 
 func (m *metrics) fillBytes(source string, n int) {

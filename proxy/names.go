@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"entrepot/proxy/upstream"
+	"entrepot/registry/admission"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 )
@@ -139,7 +140,7 @@ func (n *names[V]) get(ctx context.Context, key nameKey, policy *Policy, head bo
 	c := e.running
 	collapsed := c != nil
 	if c == nil {
-		c = n.start(key, e, policy, head)
+		c = n.start(ctx, key, e, policy, head)
 	}
 	e.mu.Unlock()
 
@@ -253,14 +254,16 @@ func (n *names[V]) checked(e *nameEntry[V], c *check[V], collapsed bool, act act
 	}
 }
 
-// start begins a check. Call with e.mu held.
-func (n *names[V]) start(key nameKey, e *nameEntry[V], policy *Policy, head bool) *check[V] {
+// start begins a check, for whom asks counts. Call with e.mu held.
+//
+//nolint:contextcheck // a check outlives the request that starts it
+func (n *names[V]) start(asks context.Context, key nameKey, e *nameEntry[V], policy *Policy, head bool) *check[V] {
 	key = key.clone()
 	c := &check[V]{done: make(chan struct{})}
 	e.running = c
 	old, known, expiries := e.value, e.known, e.expiries
-	ok := n.spawn(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	ok := n.spawn(func(base context.Context) {
+		ctx, cancel := context.WithTimeout(admission.Carry(base, asks), checkTimeout)
 		defer cancel()
 		v, err := n.check(ctx, key, old, known, head)
 		n.settle(key, e, c, policy, v, err, err == nil && known && n.equal(old, v))
@@ -371,6 +374,8 @@ func failureToken(err error) string {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return "upstream-slow"
+	case isBusy(err):
+		return "node-busy"
 	case !errors.As(err, &ue):
 		return "upstream-error"
 	case ue.Kind == upstream.RateLimited:

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"entrepot/blobstore"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
+	"entrepot/registry/admission"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
@@ -63,8 +65,12 @@ type Config struct {
 	// DefaultFiles is the name of that for paths that name none; empty refuses
 	// them.
 	DefaultFiles string
-	// MaxFills bounds the fills that run at once; others wait. 0 means 256.
-	MaxFills int
+	// MaxFills bounds the fills that run at once; 0 means 256. Others wait, at
+	// most MaxFillsWaiting of them, 0 meaning 4096, each for MaxFillWait, 0
+	// meaning 20 s; requests to one upstream wait for as long. All of it is shared
+	// by clients (see package admission). Negative is without limit.
+	MaxFills, MaxFillsWaiting int
+	MaxFillWait               time.Duration
 	// VerifyReads has blobs hashed while they are read from Local, too. It
 	// costs the kernel's sending of files, and a range the reading of the whole
 	// blob every ten minutes.
@@ -140,18 +146,18 @@ func New(cfg Config) (*Node, error) {
 	for _, fc := range cfg.Files {
 		labels = append(labels, fc.Name)
 	}
-	m := newMetrics(cfg.Registerer, labels)
+	cfg.setDefaults()
+	slots := admission.NewQueue(admission.QueueConfig{
+		What: "downloads from upstream", Places: cfg.MaxFills, Waiting: cfg.MaxFillsWaiting, Patience: cfg.MaxFillWait,
+	})
+	m := newMetrics(cfg.Registerer, labels, slots)
 	if err := errors.Join(n.addUpstreams(&cfg, m), n.addFileUpstreams(&cfg, m)); err != nil {
 		n.closeUpstreams()
 		return nil, err
 	}
-	maxFills := cfg.MaxFills
-	if maxFills <= 0 {
-		maxFills = 256
-	}
 	n.base, n.endBase = context.WithCancel(context.Background())
 	n.remote = newRemoteStore(cfg.Remote, cfg.Local, n.log)
-	n.fills = newFillSet(cfg.Local, maxFills, n.log, m, n.blobStored)
+	n.fills = newFillSet(cfg.Local, slots, n.log, m, n.blobStored)
 	n.tags = n.newTags()
 	n.files = n.newFileNames()
 	n.lists = newLists(n, listRecords, n.fetchTags, func(a, b string) bool { return a == b })
@@ -173,12 +179,20 @@ func New(cfg Config) (*Node, error) {
 	return n, nil
 }
 
+func (c *Config) setDefaults() {
+	if c.MaxFills <= 0 {
+		c.MaxFills = 256
+	}
+	c.MaxFillsWaiting = max(0, cmp.Or(c.MaxFillsWaiting, 4096))
+	c.MaxFillWait = max(0, cmp.Or(c.MaxFillWait, 20*time.Second))
+}
+
 func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 	for _, uc := range cfg.Upstreams {
 		if n.upstreams[uc.Name] != nil {
 			return fmt.Errorf("upstream %s is configured twice", uc.Name)
 		}
-		uc.Observe = m.observe(uc.Name)
+		uc.Observe, uc.Patience = m.observe(uc.Name), cfg.MaxFillWait
 		client, err := upstream.New(uc.Config)
 		if err != nil {
 			return fmt.Errorf("upstream %s: %w", uc.Name, err)
@@ -203,7 +217,7 @@ func (n *Node) addFileUpstreams(cfg *Config, m *metrics) error {
 		if err != nil {
 			return fmt.Errorf("upstream %s of files: %w", fc.Name, err)
 		}
-		fc.Observe, fc.Config.Files = m.observe(fc.Name), true
+		fc.Observe, fc.Patience, fc.Config.Files = m.observe(fc.Name), cfg.MaxFillWait, true
 		client, err := upstream.New(fc.Config)
 		if err != nil {
 			return fmt.Errorf("upstream %s of files: %w", fc.Name, err)
@@ -298,7 +312,7 @@ func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
 }
 
 // flights has requests for the same thing share one question to upstream. The
-// question outlives the request that asked first.
+// question outlives the request that asked first, for whose client it counts.
 type flights[V any] struct{ group singleflight.Group }
 
 func (f *flights[V]) do(ctx context.Context, n *Node, key nameKey, head bool, ask func(context.Context) (V, error)) (v V, collapsed bool, err error) {
@@ -307,7 +321,7 @@ func (f *flights[V]) do(ctx context.Context, n *Node, key nameKey, head bool, as
 		return v, false, err
 	}
 	key = key.clone()
-	mine := false
+	mine, asks := false, ctx
 	c := f.group.DoChan(id, func() (any, error) {
 		mine = true
 		type result struct {
@@ -316,7 +330,7 @@ func (f *flights[V]) do(ctx context.Context, n *Node, key nameKey, head bool, as
 		}
 		done := make(chan result, 1)
 		ok := n.spawn(func(base context.Context) {
-			ctx, cancel := context.WithTimeout(base, checkTimeout)
+			ctx, cancel := context.WithTimeout(admission.Carry(base, asks), checkTimeout)
 			defer cancel()
 			v, err := ask(ctx)
 			n.absent.remember(key, err)

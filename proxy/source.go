@@ -12,6 +12,7 @@ import (
 
 	"entrepot/blobstore"
 	"entrepot/proxy/upstream"
+	"entrepot/registry/admission"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -237,6 +238,9 @@ func isFinal(err error) bool {
 
 // retryAfter is how long an error asks to wait, 0 when it does not say.
 func retryAfter(err error) time.Duration {
+	if busy, ok := errors.AsType[*admission.Busy](err); ok {
+		return busy.RetryAfter
+	}
 	if ue, ok := errors.AsType[*upstream.Error](err); ok {
 		return ue.RetryAfter
 	}

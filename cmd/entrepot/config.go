@@ -36,11 +36,15 @@ type AdminConfig struct {
 type NodeConfig struct {
 	Listen          Address                       `yaml:"listen"`
 	TLS             *TLSConfig                    `yaml:"tls"`
+	Limits          LimitsConfig                  `yaml:"limits"`
+	TrustedProxies  []string                      `yaml:"trusted_proxies"`
 	Store           StoreConfig                   `yaml:"store"`
 	Memory          Size                          `yaml:"memory"`
 	DefaultUpstream string                        `yaml:"default_upstream"`
 	ShutdownTimeout Duration                      `yaml:"shutdown_timeout"`
 	MaxFills        int                           `yaml:"max_fills"`
+	MaxFillsWaiting int                           `yaml:"max_fills_waiting"`
+	MaxFillWait     Duration                      `yaml:"max_fill_wait"`
 	Upstreams       map[string]UpstreamConfig     `yaml:"upstreams"`
 	DefaultFiles    string                        `yaml:"default_files"`
 	Files           map[string]FileUpstreamConfig `yaml:"files"`
@@ -52,6 +56,8 @@ type NodeConfig struct {
 type OriginConfig struct {
 	Listen          Address                  `yaml:"listen"`
 	TLS             *TLSConfig               `yaml:"tls"`
+	Limits          LimitsConfig             `yaml:"limits"`
+	TrustedProxies  []string                 `yaml:"trusted_proxies"`
 	Store           OriginStoreConfig        `yaml:"store"`
 	Memory          Size                     `yaml:"memory"`
 	Htpasswd        Path                     `yaml:"htpasswd"`
@@ -187,15 +193,17 @@ func (c *Config) SetDefaults() {
 // SetDefaults sets the defaults of a node.
 func (n *NodeConfig) SetDefaults() {
 	n.Listen = ":5000"
+	n.Limits.SetDefaults()
 	n.Store.SetDefaults()
 	n.Memory = 64 << 20
 	n.ShutdownTimeout = Duration(30 * time.Second)
-	n.MaxFills = 256
+	n.MaxFills, n.MaxFillsWaiting, n.MaxFillWait = 256, 4096, Duration(20*time.Second)
 }
 
 // SetDefaults sets the defaults of an origin.
 func (o *OriginConfig) SetDefaults() {
 	o.Listen = ":5001"
+	o.Limits.SetDefaults()
 	o.Store.SetDefaults()
 	o.Memory = 64 << 20
 	o.UploadTTL = Duration(24 * time.Hour)

@@ -25,6 +25,7 @@ import (
 type RouterConfig struct {
 	Listen          Address                         `yaml:"listen"`
 	TLS             *TLSConfig                      `yaml:"tls"`
+	Limits          LimitsConfig                    `yaml:"limits"`
 	TrustedProxies  []string                        `yaml:"trusted_proxies"`
 	Mirrors         []MirrorConfig                  `yaml:"mirrors"`
 	Choice          ChoiceConfig                    `yaml:"choice"`
@@ -201,6 +202,7 @@ type ProbesConfig struct {
 // SetDefaults sets the defaults of a router.
 func (r *RouterConfig) SetDefaults() {
 	r.Listen = ":8080"
+	r.Limits.SetDefaults()
 	r.ShutdownTimeout = Duration(10 * time.Second)
 	r.Probes.SetDefaults()
 	r.Choice.SetDefaults()

@@ -70,6 +70,8 @@ func (c check) origin(o *OriginConfig) {
 	if o.TLS != nil {
 		c.pair("origin.tls", o.TLS.Cert, o.TLS.Key)
 	}
+	c.limits("origin.limits", &o.Limits)
+	c.trusted("origin.trusted_proxies", o.TrustedProxies)
 	switch {
 	case o.Store.Dir == "" && o.Store.S3 == nil:
 		c.Problemf("origin.store", "origin.store needs dir (a directory) or s3 (a bucket)")
@@ -161,11 +163,17 @@ func (c check) node(n *NodeConfig) {
 	if n.TLS != nil {
 		c.pair("node.tls", n.TLS.Cert, n.TLS.Key)
 	}
+	c.limits("node.limits", &n.Limits)
+	c.trusted("node.trusted_proxies", n.TrustedProxies)
 	c.store("node.store", &n.Store)
 	if n.Memory < leastMemory {
 		c.Problemf("node.memory", "node.memory is %v; it must be at least %v", n.Memory, leastMemory)
 	}
 	c.positive("node.max_fills", n.MaxFills)
+	c.positive("node.max_fills_waiting", n.MaxFillsWaiting)
+	if n.MaxFillWait <= 0 {
+		c.Problemf("node.max_fill_wait", "node.max_fill_wait is %v; it must be more than 0s", n.MaxFillWait)
+	}
 	if len(n.Upstreams)+len(n.Files) == 0 {
 		c.Problemf("node.upstreams", "node.upstreams is missing; name at least one registry, such as docker.io: {}, or a file server in node.files")
 	}

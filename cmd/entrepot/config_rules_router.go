@@ -18,6 +18,7 @@ func (c check) router(r *RouterConfig, node *NodeConfig) {
 	if r.TLS != nil {
 		c.pair("router.tls", r.TLS.Cert, r.TLS.Key)
 	}
+	c.limits("router.limits", &r.Limits)
 	if len(r.Mirrors) == 0 {
 		c.Problemf("router", "router.mirrors is missing; write at least one mirror, such as {name: origin, urls: [\"https://origin.example.org\"], tier: origin, country: US, lat: 41.3, lon: -95.9}")
 	}

@@ -14,11 +14,11 @@ import (
 )
 
 // listen opens a listener for the configuration key that names its address.
-func listen(ctx context.Context, key string, address Address) (net.Listener, error) {
+func listen(ctx context.Context, key string, address Address) (*net.TCPListener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", string(address))
 	if err == nil {
-		return ln, nil
+		return ln.(*net.TCPListener), nil // which "tcp" gives
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -29,16 +29,17 @@ func listen(ctx context.Context, key string, address Address) (net.Listener, err
 	return nil, fmt.Errorf("%s: cannot listen on %s: %w", key, address, err)
 }
 
-// newServer makes an HTTP server with the limits that every listener has.
-// There is none on the time of a response: a large blob to a slow client takes
-// as long as it takes.
-func newServer(h http.Handler, tlsConfig *tls.Config, log *slog.Logger) *http.Server {
+// newServer makes an HTTP server within limits. There is none on the time of a
+// response: a large blob to a slow client takes as long as it takes, at the least
+// rate that clients are held to.
+func newServer(h http.Handler, tlsConfig *tls.Config, limits *LimitsConfig, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		TLSConfig:         tlsConfig,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		ReadHeaderTimeout: time.Duration(limits.HeaderTimeout),
+		IdleTimeout:       time.Duration(limits.IdleTimeout),
+		MaxHeaderBytes:    int(limits.MaxHeaderSize),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: limits.MaxStreams},
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 }

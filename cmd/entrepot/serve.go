@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
@@ -81,6 +82,7 @@ func serve(ctx context.Context, cfg *Config, file string, stderr io.Writer) erro
 	logs := newLoggers(cfg.Log, stderr)
 	defer logs.close()
 
+	cfg.fitHandles(openFiles(), logs.main)
 	p, err := listenAll(stop, cfg, logs.main)
 	if err != nil {
 		return err
@@ -92,7 +94,9 @@ func serve(ctx context.Context, cfg *Config, file string, stderr io.Writer) erro
 	// The admin listener comes first, so that a store that takes long to open
 	// can be watched; the others accept from the start and answer once their
 	// stores are open.
-	p.start(p.admin, newServer(adminHandler(p.registry, &p.ready, build.Version, mirrorAdmin(p.mirror.Load)), nil, logs.main))
+	own := new(LimitsConfig)
+	own.SetDefaults()
+	p.start(p.admin, newServer(adminHandler(p.registry, &p.ready, build.Version, mirrorAdmin(p.mirror.Load)), nil, own, logs.main))
 	roles, err := openRoles(cfg, file, logs, p.registry, build) //nolint:contextcheck // roles live until close, not until the signal
 	if err != nil {
 		return errors.Join(err, p.shutdown(cut, 0))
@@ -101,7 +105,7 @@ func serve(ctx context.Context, cfg *Config, file string, stderr io.Writer) erro
 		p.mirror.Store(n.mirror)
 	}
 	for _, d := range p.doors {
-		p.start(d.Listener, newServer(roles[d.role].handler(), d.tls, logs.main))
+		p.startDoor(&d, roles[d.role].handler(), logs.main)
 	}
 	p.ready.Store(true)
 	announce(logs.main, stderr, cfg, p, build)
@@ -199,7 +203,7 @@ func onSignals(ctx context.Context) (stop, cut context.Context, end func()) {
 
 // process is the listeners, what serves on them, and what watches them.
 type process struct {
-	admin    net.Listener
+	admin    *net.TCPListener
 	doors    []door // of the roles
 	registry *prometheus.Registry
 	ready    atomic.Bool
@@ -208,22 +212,24 @@ type process struct {
 
 	servers []*http.Server // in the order they were started
 	running sync.WaitGroup
-	end     context.CancelFunc // of what watches
+	watches context.Context    // of what watches
+	end     context.CancelFunc // of watches
 }
 
 // door is where a role listens.
 type door struct {
-	net.Listener
-	role string      // its key in the configuration
-	tls  *tls.Config // nil is plain HTTP
+	*net.TCPListener
+	role    string      // its key in the configuration
+	tls     *tls.Config // nil is plain HTTP
+	limits  *LimitsConfig
+	trusted []netip.Prefix // whose forwarding headers are believed
 }
 
 // listenAll takes the addresses and the certificates, so that what is wrong
 // with them is told before anything runs.
 func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (_ *process, err error) {
 	p := &process{registry: prometheus.NewRegistry(), failed: make(chan error, 4)}
-	watching, end := context.WithCancel(context.WithoutCancel(ctx))
-	p.end = end
+	p.watches, p.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
 			p.closeListeners()
@@ -233,17 +239,17 @@ func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (_ *process, 
 		return nil, err
 	}
 	if cfg.Node != nil {
-		if err := p.open(ctx, watching, "node", cfg.Node.Listen, cfg.Node.TLS, log); err != nil {
+		if err := p.open(ctx, door{role: "node", limits: &cfg.Node.Limits}, cfg.Node.Listen, cfg.Node.TLS, cfg.Node.TrustedProxies, log); err != nil {
 			return nil, err
 		}
 	}
 	if cfg.Origin != nil {
-		if err := p.open(ctx, watching, "origin", cfg.Origin.Listen, cfg.Origin.TLS, log); err != nil {
+		if err := p.open(ctx, door{role: "origin", limits: &cfg.Origin.Limits}, cfg.Origin.Listen, cfg.Origin.TLS, cfg.Origin.TrustedProxies, log); err != nil {
 			return nil, err
 		}
 	}
 	if cfg.Router != nil {
-		if err := p.open(ctx, watching, "router", cfg.Router.Listen, cfg.Router.TLS, log); err != nil {
+		if err := p.open(ctx, door{role: "router", limits: &cfg.Router.Limits}, cfg.Router.Listen, cfg.Router.TLS, cfg.Router.TrustedProxies, log); err != nil {
 			return nil, err
 		}
 	}
@@ -251,28 +257,38 @@ func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (_ *process, 
 }
 
 // open takes a role's address and loads its certificate.
-func (p *process) open(ctx, watching context.Context, role string, address Address, files *TLSConfig, log *slog.Logger) error {
-	ln, err := listen(ctx, role+".listen", address)
-	if err != nil {
+func (p *process) open(ctx context.Context, d door, address Address, files *TLSConfig, trusted []string, log *slog.Logger) (err error) {
+	if d.trusted, err = prefixes(trusted); err != nil {
+		return fmt.Errorf("%s.trusted_proxies: %w", d.role, err)
+	}
+	if d.TCPListener, err = listen(ctx, d.role+".listen", address); err != nil {
 		return err
 	}
-	d := door{Listener: ln, role: role}
 	if files != nil {
 		pair, err := certs.Load(string(files.Cert), string(files.Key), log)
 		if err != nil {
-			ln.Close()
-			return fmt.Errorf("%s.tls: %w", role, err)
+			d.Close()
+			return fmt.Errorf("%s.tls: %w", d.role, err)
 		}
 		d.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Certificate}
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)
 		p.running.Go(func() {
 			defer signal.Stop(hangup)
-			pair.Watch(watching, certInterval, hangup)
+			pair.Watch(p.watches, certInterval, hangup)
 		})
 	}
 	p.doors = append(p.doors, d)
 	return nil
+}
+
+// startDoor serves a role within its limits.
+func (p *process) startDoor(d *door, h http.Handler, log *slog.Logger) {
+	gate := d.limits.gate(d.role, d.trusted, log, p.registry)
+	p.running.Go(func() { gate.Run(p.watches) })
+	s := newServer(gate.Handler(h), d.tls, d.limits, log)
+	s.ConnContext = gate.ConnContext
+	p.start(gate.Listen(d.TCPListener), s)
 }
 
 func (p *process) start(ln net.Listener, s *http.Server) {

@@ -61,13 +61,15 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 		reg.MustRegister(scrubMetrics(n.scrub)...)
 	}
 	engine := proxy.Config{
-		Local:       n.dir,
-		Memory:      n.memory,
-		Default:     cfg.DefaultUpstream,
-		MaxFills:    cfg.MaxFills,
-		VerifyReads: cfg.Store.VerifyReads,
-		Logger:      logs.main,
-		Registerer:  reg,
+		Local:           n.dir,
+		Memory:          n.memory,
+		Default:         cfg.DefaultUpstream,
+		MaxFills:        cfg.MaxFills,
+		MaxFillsWaiting: cfg.MaxFillsWaiting,
+		MaxFillWait:     time.Duration(cfg.MaxFillWait),
+		VerifyReads:     cfg.Store.VerifyReads,
+		Logger:          logs.main,
+		Registerer:      reg,
 	}
 	if n.remote != nil {
 		// Only then: an interface that holds a nil *S3 is not nil.
@@ -100,9 +102,10 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	}
 	names = slices.AppendSeq(names, maps.Keys(cfg.Files))
 	surface := registry.Config{
-		Backend: n.engine,
-		Logger:  logs.main,
-		Done:    observe(newRequestMetrics(reg, names), logs.access),
+		Backend:      n.engine,
+		Logger:       logs.main,
+		Done:         observe(newRequestMetrics(reg, names), logs.access),
+		WriteTimeout: cfg.Limits.pace(),
 	}
 	n.http = registry.NewHandler(surface)
 	if len(cfg.Files) > 0 {

@@ -100,6 +100,8 @@ func (o *originRole) openSurface(cfg *OriginConfig, writers *access.Access, logs
 		Logger:  logs.main,
 		Name:    "entrepot-origin",
 		Done:    observe(newRequestMetrics(reg, nil), logs.access),
+
+		WriteTimeout: cfg.Limits.pace(),
 	}
 	if writers != nil {
 		// Only then: an interface that holds a nil *Access is not nil.
@@ -139,7 +141,9 @@ func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // openFiles opens the file store, which is beside the registry's and of the
 // same kind: the one must not collect what the other names.
 func (o *originRole) openFiles(cfg *OriginConfig, writers *access.Access, logs *loggers) (http.Handler, error) {
-	files := filestore.Config{Logger: logs.main, Done: observeFiles(logs.access), Listener: o.events.Files()}
+	files := filestore.Config{
+		Logger: logs.main, Done: observeFiles(logs.access), Listener: o.events.Files(), WriteTimeout: cfg.Limits.pace(),
+	}
 	if writers != nil {
 		files.Authorizer = writers.Files()
 	}

@@ -43,7 +43,7 @@ func (f *Forwarders) Client(r *http.Request) (Client, error) {
 		return Client{}, fmt.Errorf("reading the peer's address %q: %w", r.RemoteAddr, err)
 	}
 	c := Client{Addr: peer.Addr().Unmap().WithZone(""), Secure: r.TLS != nil}
-	if !f.trusts(c.Addr) {
+	if !f.Trusts(c.Addr) {
 		return c, nil
 	}
 	plainLines, standardLines := r.Header.Values("X-Forwarded-For"), r.Header.Values("Forwarded")
@@ -66,7 +66,8 @@ func (f *Forwarders) Client(r *http.Request) (Client, error) {
 	return c, nil
 }
 
-func (f *Forwarders) trusts(addr netip.Addr) bool {
+// Trusts says whether a peer's forwarding headers are believed.
+func (f *Forwarders) Trusts(addr netip.Addr) bool {
 	return slices.ContainsFunc(f.trusted, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
@@ -82,7 +83,7 @@ func (f *Forwarders) walk(addr netip.Addr, lines []string, hops func(line string
 			if addr, err = parseHop(strings.TrimSpace(text)); err != nil {
 				return netip.Addr{}, err
 			}
-			if !f.trusts(addr) {
+			if !f.Trusts(addr) {
 				return addr, nil
 			}
 		}

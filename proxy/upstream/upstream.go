@@ -11,6 +11,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"entrepot/registry/admission"
+
 	"golang.org/x/time/rate"
 )
 
@@ -62,6 +64,9 @@ type Config struct {
 	// MaxConcurrent bounds the blob bodies being read at once; 0 means 64.
 	// Manifests, lists and HEAD requests do not count.
 	MaxConcurrent int
+	// Patience bounds the wait for one of those, and for one of the few questions
+	// that are asked at once; 0 means without end.
+	Patience time.Duration
 	// BandwidthLimit, in bytes per second, is shared by all bodies; 0 means no
 	// limit.
 	BandwidthLimit int64
@@ -100,8 +105,8 @@ type Upstream struct {
 	transport http.RoundTripper
 	network   *transports // nil when Config.Transport replaces it
 	limiter   *rate.Limiter
-	blobs     chan struct{} // a slot for each body
-	small     chan struct{}
+	blobs     *admission.Queue // a place for each body
+	small     *admission.Queue
 	jitter    func() float64 // in [0, 1)
 }
 
@@ -111,9 +116,13 @@ type Upstream struct {
 func New(cfg Config) (*Upstream, error) {
 	cfg.setDefaults()
 	u := &Upstream{
-		cfg:    cfg,
-		blobs:  make(chan struct{}, cfg.MaxConcurrent),
-		small:  make(chan struct{}, smallConcurrent),
+		cfg: cfg,
+		blobs: admission.NewQueue(admission.QueueConfig{
+			What: "downloads from " + cfg.Name, Places: cfg.MaxConcurrent, Patience: cfg.Patience,
+		}),
+		small: admission.NewQueue(admission.QueueConfig{
+			What: "questions to " + cfg.Name, Places: smallConcurrent, Patience: cfg.Patience,
+		}),
 		jitter: rand.Float64,
 	}
 	if len(cfg.URLs) == 0 {
@@ -235,7 +244,8 @@ func (u *Upstream) Close() {
 // Errors: [*Error] when no endpoint could answer, of the kind that says least
 // about the content: Unavailable before RateLimited, Invalid, Denied and
 // NotFound, which is told only when every endpoint says so. An endpoint that is
-// left alone counts as what made it so. Other errors are the end of ctx.
+// left alone counts as what made it so. Other errors are [*admission.Busy], when it
+// waited for longer than Config.Patience, and the end of ctx.
 func (u *Upstream) Do(ctx context.Context, req *Request) (*Response, error) {
 	if err := req.check(); err != nil {
 		return nil, err
@@ -244,15 +254,14 @@ func (u *Upstream) Do(ctx context.Context, req *Request) (*Response, error) {
 	if u.isSmall(req) {
 		slots = u.small
 	}
-	select {
-	case slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting to ask %s for %s: %w", u.cfg.Name, req.Path, context.Cause(ctx))
+	leave, err := slots.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("waiting to ask %s for %s: %w", u.cfg.Name, req.Path, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	release := func() {
 		cancel()
-		<-slots
+		leave()
 	}
 	resp, err := u.ask(ctx, req, release)
 	if err != nil {

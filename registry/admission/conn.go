@@ -1,0 +1,131 @@
+package admission
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync/atomic"
+)
+
+// Listen is ln, whose connections the gate counts and bounds.
+func (g *Gate) Listen(ln *net.TCPListener) net.Listener { return &listener{ln, g} }
+
+type listener struct {
+	*net.TCPListener
+	gate *Gate
+}
+
+// Accept waits for a connection that is let in. Refusing one does not keep others
+// waiting.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		tcp, err := l.AcceptTCP()
+		if err != nil {
+			return nil, err
+		}
+		if c := l.gate.admit(tcp); c != nil {
+			return c, nil
+		}
+		// With a reset nothing of it remains here, not even for a minute.
+		_ = tcp.SetLinger(0)
+		_ = tcp.Close()
+	}
+}
+
+// admit counts a connection; nil says that it is not let in.
+func (g *Gate) admit(tcp *net.TCPConn) *conn {
+	peer, _ := tcp.RemoteAddr().(*net.TCPAddr)
+	if peer == nil {
+		return nil // it is gone already
+	}
+	addr := peer.AddrPort().Addr().Unmap().WithZone("")
+	c := &conn{TCPConn: tcp, gate: g, refusal: reasons}
+	c.forwarder = g.cfg.Trusts != nil && g.cfg.Trusts(addr)
+
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.guest = g.guest(ClientOf(addr))
+	has, free := c.guest.connections-c.guest.surplus, g.cfg.MaxConnections-(len(g.conns)-g.surplus)
+	switch {
+	case g.cfg.MaxConnections > 0 && free <= 0:
+		c.refusal = tooManyConnections
+	case c.forwarder:
+	case g.cfg.MaxConnections > 0 && !mayTake(has, free), g.cfg.MaxConnectionsPerClient > 0 && has >= g.cfg.MaxConnectionsPerClient:
+		c.refusal = tooManyOfClient
+	}
+	if c.refusal != reasons {
+		g.refused[c.refusal].Add(1)
+		if g.surplus == maxSurplus || c.guest.surplus == maxSurplusOfClient {
+			g.tidy(c.guest)
+			return nil
+		}
+		g.surplus++
+		c.guest.surplus++
+		c.until = g.clock.Load() + int64(surplusTime)
+	}
+	c.guest.connections++
+	g.conns[c] = struct{}{}
+	return c
+}
+
+// conn is a connection that was let in. Its files are sent by the kernel, as those
+// of any connection of net.
+type conn struct {
+	*net.TCPConn
+	gate      *Gate
+	guest     *guest
+	forwarder bool
+	refusal   reason       // why it is one too many; reasons when it is not
+	until     int64        // on the gate's clock; 0 is without end
+	writing   atomic.Int64 // until when a write that is under way has to end, on the gate's clock; 0 while there is none
+	closed    atomic.Bool
+}
+
+// paceBytes is how much a client may be sent by one write within the pace.
+const paceBytes = 4 << 20
+
+// Write implements net.Conn. The gate cuts a client off that does not take it.
+func (c *conn) Write(p []byte) (int, error) {
+	if pace := int64(c.gate.cfg.Pace); pace > 0 {
+		c.writing.Store(c.gate.clock.Load() + pace*int64(1+len(p)/paceBytes))
+		defer c.writing.Store(0)
+	}
+	return c.TCPConn.Write(p)
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		g := c.gate
+		g.mu.Lock()
+		delete(g.conns, c)
+		c.guest.connections--
+		if c.refusal != reasons {
+			g.surplus--
+			c.guest.surplus--
+		}
+		g.tidy(c.guest)
+		g.mu.Unlock()
+	}
+	return c.TCPConn.Close()
+}
+
+// reset ends a connection whose client takes nothing: what was written for it is
+// forgotten.
+func (c *conn) reset() {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
+
+type connKey struct{}
+
+// ConnContext is for an http.Server: requests of a connection find it again.
+func (g *Gate) ConnContext(ctx context.Context, nc net.Conn) context.Context {
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	if c, ok := nc.(*conn); ok {
+		return context.WithValue(ctx, connKey{}, c)
+	}
+	return ctx
+}
