@@ -38,10 +38,7 @@ func putBytes(t *testing.T, d *blobstore.Dir, b []byte) error {
 
 func TestCacheOnAFullDiskEvictsAndGoesOn(t *testing.T) {
 	const size = 64 * diskMiB
-	disk, ok := storetest.Tmpfs(t, size)
-	if !ok {
-		return
-	}
+	disk := storetest.Tmpfs(t, size)
 	d := openDir(t, filepath.Join(disk, "store"), blobstore.DirConfig{EvictWhenFull: true})
 	read, _, err := openFirst(t, d)
 	if err != nil {
@@ -83,10 +80,7 @@ func openFirst(t *testing.T, d *blobstore.Dir) (io.ReadCloser, blobstore.Info, e
 }
 
 func TestManyWritersOnAFullDiskAllGoOn(t *testing.T) {
-	disk, ok := storetest.Tmpfs(t, 64*diskMiB)
-	if !ok {
-		return
-	}
+	disk := storetest.Tmpfs(t, 64*diskMiB)
 	d := openDir(t, filepath.Join(disk, "store"), blobstore.DirConfig{EvictWhenFull: true})
 	var writers sync.WaitGroup
 	for w := range 4 {
@@ -106,10 +100,7 @@ func TestFullDiskWithNothingToEvictRefusesServesAndRecovers(t *testing.T) {
 	const size = 32 * diskMiB
 	for _, evict := range []bool{true, false} {
 		t.Run(fmt.Sprintf("evict=%v", evict), func(t *testing.T) {
-			disk, ok := storetest.Tmpfs(t, size)
-			if !ok {
-				return
-			}
+			disk := storetest.Tmpfs(t, size)
 			path := filepath.Join(disk, "store")
 			d, err := blobstore.OpenDir(path, blobstore.DirConfig{EvictWhenFull: evict})
 			if err != nil {
@@ -161,10 +152,7 @@ func TestFullDiskWithNothingToEvictRefusesServesAndRecovers(t *testing.T) {
 
 func TestFullDiskTakesTheQuarantineBeforeAnythingElse(t *testing.T) {
 	const size = 64 * diskMiB
-	disk, ok := storetest.Tmpfs(t, size)
-	if !ok {
-		return
-	}
+	disk := storetest.Tmpfs(t, size)
 	path := filepath.Join(disk, "store")
 	d := openDir(t, path, blobstore.DirConfig{EvictWhenFull: true})
 	kept, wrong := filled(4*diskMiB, 1), filled(20*diskMiB, 2)

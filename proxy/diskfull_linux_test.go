@@ -21,10 +21,7 @@ func (s *fillSet) tryTheSpoolAgain() {
 
 func TestFullDiskServesHitsStreamsMissesVerifiedAndRecovers(t *testing.T) {
 	const size = 32 * mib
-	disk, ok := storetest.Tmpfs(t, size)
-	if !ok {
-		return
-	}
+	disk := storetest.Tmpfs(t, size)
 	up := newScript(t)
 	hit, hitBody := up.blob(2*mib, 1)
 	miss, missBody := up.blob(8*mib, 2)

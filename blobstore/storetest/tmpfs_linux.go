@@ -1,64 +1,54 @@
 package storetest
 
 import (
+	"fmt"
 	"os"
-	"os/exec"
-	"regexp"
 	"strconv"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// tmpfsTest is the name of the test that a process was started for.
-const tmpfsTest = "ENTREPOT_TMPFS_TEST"
-
-// Tmpfs gives a test a file system of size bytes, which it may fill. It runs
-// the test again in a process of its own whose mounts nobody else sees: there
-// it returns the directory and true. Where it returns false, the test has been
-// run and returns. It skips a test that root does not run, and, unless CI is
-// true, where root may not mount.
-func Tmpfs(t *testing.T, size int64) (dir string, ok bool) {
+// Tmpfs gives a test a file system of size bytes, which it may fill. It is
+// mounted nowhere: the directory leads to it through an open file of this
+// process, for child processes too, and nothing of it outlives the process,
+// however that ends. It skips a test that root does not run, and, unless CI is
+// true, where root may not make one.
+func Tmpfs(t testing.TB, size int64) (dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("only root can mount a small file system")
+		t.Skipf("only root can make a small file system")
 	}
-	if os.Getenv(tmpfsTest) == t.Name() {
-		return mountTmpfs(t, size), true
-	}
-	test := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v", "-test.timeout=5m")
-	test.Env = append(os.Environ(), tmpfsTest+"="+t.Name())
-	// The Go runtime makes / private in the new namespace, so that mounts do
-	// not spread.
-	test.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	output, err := test.CombinedOutput()
-	t.Logf("%s", output)
-	switch {
-	case err == nil:
-	case test.ProcessState == nil && os.Getenv("CI") != "true":
-		t.Skipf("no mount namespace can be had: %v", err)
-	default:
-		t.Fatalf("in a mount namespace of its own: %v", err)
-	}
-	return "", false
-}
-
-func mountTmpfs(t *testing.T, size int64) string {
-	t.Helper()
-	dir := t.TempDir()
-	err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size="+strconv.FormatInt(size, 10))
+	disk, err := openTmpfs(size)
 	switch {
 	case err == nil:
 	case os.Getenv("CI") == "true":
-		t.Fatalf("mounting a tmpfs: %v", err)
+		t.Fatalf("making a tmpfs: %v", err)
 	default:
-		t.Skipf("mounting a tmpfs: %v", err)
+		t.Skipf("making a tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmounting: %v", err)
+		if err := unix.Close(disk); err != nil {
+			t.Errorf("closing a tmpfs: %v", err)
 		}
 	})
-	return dir
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), disk)
+}
+
+// openTmpfs makes a tmpfs and opens its root.
+func openTmpfs(size int64) (int, error) {
+	made, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(made)
+	for key, value := range map[string]string{"size": strconv.FormatInt(size, 10), "mode": "0700"} {
+		if err := unix.FsconfigSetString(made, key, value); err != nil {
+			return 0, err
+		}
+	}
+	if err := unix.FsconfigCreate(made); err != nil {
+		return 0, err
+	}
+	return unix.Fsmount(made, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }

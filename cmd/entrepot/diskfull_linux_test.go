@@ -19,10 +19,7 @@ import (
 // A node whose disk is smaller than its configuration thinks serves what it can
 // keep and what it cannot.
 func TestANodeOnADiskThatIsTooSmallServesEverything(t *testing.T) {
-	disk, ok := storetest.Tmpfs(t, 32<<20)
-	if !ok {
-		return
-	}
+	disk := storetest.Tmpfs(t, 32<<20)
 	blobs := map[string][]byte{}
 	for i := range 20 { // 80 MiB
 		b := bytes.Repeat([]byte(fmt.Sprintf("blob %02d\n", i)), 4<<20/8)

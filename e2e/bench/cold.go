@@ -18,7 +18,7 @@ const (
 // upstream: real clients ask for a manifest before they ask for blobs.
 func (w *world) emptied(path string) func(testing.TB, *server) {
 	return func(t testing.TB, s *server) {
-		w.relay.reset(0)
+		w.relay.Pace(0)
 		s.fresh(t)
 		s.ask(t, path)
 		// What the servers before wrote goes to the disk now, and not while
@@ -58,10 +58,10 @@ func (w *world) crowdCase() *benchmark {
 		servers: w.some(entrepot, nginxCache, distribution),
 		prepare: w.emptied(manifestPath(w.large, w.large.Tag)),
 		run: func(t testing.TB, s *server) sample {
-			w.relay.reset(0)
+			w.relay.Pace(0)
 			before := s.cpu()
 			c := gather(t, s, path, desc.Size, crowdClients, 1)
-			sent, first := w.relay.passed()
+			sent, first := w.relay.Passed()
 			return sample{
 				"seconds": c.wall(),
 				"sent":    float64(sent) / float64(desc.Size),
@@ -93,8 +93,8 @@ func (w *world) slowCase() *benchmark {
 			if s.name == direct {
 				clients = 1 // the ideal, as measured
 			}
-			w.relay.reset(slowRate)
-			defer w.relay.reset(0)
+			w.relay.Pace(slowRate)
+			defer w.relay.Pace(0)
 			c := gather(t, s, path, desc.Size, clients, 1)
 			return sample{
 				"seconds": c.wall(),

@@ -63,7 +63,7 @@ func (w *world) startPeers(t testing.TB) {
 }
 
 // upstreamHost is the host:port of the upstream, behind the relay.
-func (w *world) upstreamHost() string { return strings.TrimPrefix(w.relay.url(), "http://") }
+func (w *world) upstreamHost() string { return w.relay.Address() }
 
 // startNginxCache starts nginx as a caching proxy. The lock has the first of
 // many requests fill the cache for the others, who wait for it; its timeout is
@@ -107,7 +107,7 @@ func (w *world) startNginxStatic(t testing.TB, binary string) *server {
 		t.Fatalf("writing the static file: %v", err)
 	}
 	defer file.Close()
-	_, err = download(t.Context(), newClient(1), w.relay.url()+blobPath(w.small, desc.Digest), desc.Size, file)
+	_, err = download(t.Context(), newClient(1), w.relay.URL()+blobPath(w.small, desc.Digest), desc.Size, file)
 	if err != nil {
 		t.Fatalf("writing the static file: %v", err)
 	}
@@ -162,7 +162,7 @@ storage:
   cache: {blobdescriptor: inmemory}
 http: {addr: %q}
 proxy: {remoteurl: %q}
-`, cache, address, w.relay.url()))
+`, cache, address, w.relay.URL()))
 	return startServer(t, distribution, "http://"+address, cache, testenv.ProcessConfig{
 		Path: binary,
 		Args: []string{"serve", config},

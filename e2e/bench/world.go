@@ -27,7 +27,7 @@ const acceptManifest = ocispec.MediaTypeImageManifest
 
 // world is the upstream, what it holds, and the servers.
 type world struct {
-	relay        *relay
+	relay        *testenv.Relay
 	small, large testenv.Artifact
 	files        string // folder of the files that are served by name
 	filesURL     string // where servers have them from
@@ -42,13 +42,13 @@ func newWorld(t testing.TB, o options) *world {
 	progress("starting the upstream, and storing 576 MiB in it")
 	upstream := testenv.StartRegistry(t)
 	w := &world{
-		relay:   startRelay(t, upstream.Host()),
+		relay:   testenv.StartRelay(t, upstream.Host()),
 		small:   testenv.PushBigImage(t, upstream.Host(), "bench/small", "v1", smallBytes),
 		large:   testenv.PushBigImage(t, upstream.Host(), "bench/large", "v1", largeBytes),
 		servers: map[string]*server{},
 	}
 	w.startFiles(t)
-	w.servers[direct] = &server{name: direct, url: w.relay.url()}
+	w.servers[direct] = &server{name: direct, url: w.relay.URL()}
 	w.servers[entrepot] = w.startEntrepot(t, o.entrepot)
 	w.startPeers(t)
 	return w
@@ -82,7 +82,7 @@ func (w *world) startEntrepot(t testing.TB, binary string) *server {
 			"listen":           address,
 			"store":            map[string]any{"dir": cache},
 			"default_upstream": "upstream.test",
-			"upstreams":        map[string]any{"upstream.test": map[string]any{"urls": []string{w.relay.url()}}},
+			"upstreams":        map[string]any{"upstream.test": map[string]any{"urls": []string{w.relay.URL()}}},
 			"files":            map[string]any{"files": map[string]any{"urls": []string{w.filesURL}}},
 		},
 	})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ProcessConfig says what [Start] runs.
@@ -302,15 +303,37 @@ func (p *Process) logTail() []byte {
 	return tail(log, 16<<10)
 }
 
-// FreePort is a TCP port of 127.0.0.1 that nothing listens on.
+// FreePort is a TCP port of 127.0.0.1 that nothing listens on. Until the test
+// ends, the kernel gives it to nobody who does not name it: not to a connection
+// either that is made while a server is restarted.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := reservePort(t)
 	if err != nil {
 		t.Fatalf("finding a free port: %v", err)
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	return port
+}
+
+// reservePort binds a socket and does not listen. A socket that has SO_REUSEADDR,
+// as those of servers have, can be bound to the same port nevertheless.
+func reservePort(t testing.TB) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return 0, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return 0, err
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, err
+	}
+	return bound.(*unix.SockaddrInet4).Port, nil
 }
 
 // WaitHTTP returns nil when a GET of url is answered with a status below 500,

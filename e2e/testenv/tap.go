@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"slices"
@@ -14,18 +14,14 @@ import (
 	"testing"
 )
 
-// Tap is a reverse proxy that remembers what was asked through it. A node
-// whose upstream is a tap can be asked what it spent on upstream, and loses
-// its upstream when the tap is closed.
+// Tap is a reverse proxy, behind a [Relay], that remembers what was asked through
+// it. A node whose upstream is a tap can be asked what it spent on upstream, and
+// loses its upstream when the tap is closed.
 type Tap struct {
-	t       testing.TB
-	address string
-	handler http.Handler
+	*Relay
 
 	mu       sync.Mutex
-	server   *http.Server // nil while closed
 	requests []TapRequest
-	limit    int64 // bytes until it closes; 0 is no limit
 }
 
 // TapRequest is one request that passed a [Tap].
@@ -68,7 +64,7 @@ func startTap(t testing.TB, target, client string) *Tap {
 	if err != nil {
 		t.Fatalf("parsing the URL to tap: %v", err)
 	}
-	tap := &Tap{t: t}
+	tap := new(Tap)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
@@ -81,8 +77,8 @@ func startTap(t testing.TB, target, client string) *Tap {
 		// the tests are about and needs no line in their output.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
-	tap.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		counted := &countingWriter{ResponseWriter: w, tap: tap, status: http.StatusOK}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		counted := &countingWriter{ResponseWriter: w, status: http.StatusOK}
 		// A copy cut short ends in a panic, which closes the connection.
 		defer func() {
 			tap.record(TapRequest{
@@ -91,67 +87,11 @@ func startTap(t testing.TB, target, client string) *Tap {
 			})
 		}()
 		proxy.ServeHTTP(counted, r)
-	})
-	tap.Open()
-	t.Cleanup(tap.Close)
+	}))
+	server.Config.ErrorLog = proxy.ErrorLog
+	t.Cleanup(server.Close)
+	tap.Relay = StartRelay(t, server.Listener.Addr().String())
 	return tap
-}
-
-// URL is the base URL of the tap; it stays the same when the tap is closed and
-// opened again.
-func (tap *Tap) URL() string { return "http://" + tap.address }
-
-// Open lets requests pass again after [Tap.Close].
-func (tap *Tap) Open() {
-	tap.t.Helper()
-	address := tap.address
-	if address == "" {
-		address = "127.0.0.1:0"
-	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		tap.t.Fatalf("opening the tap: %v", err)
-	}
-	server := &http.Server{Handler: tap.handler, ErrorLog: log.New(io.Discard, "", 0)}
-	tap.mu.Lock()
-	tap.address, tap.server = listener.Addr().String(), server
-	tap.mu.Unlock()
-	go server.Serve(listener) // ends with Close
-}
-
-// Close cuts every connection and refuses new ones.
-func (tap *Tap) Close() {
-	tap.mu.Lock()
-	server := tap.server
-	tap.server = nil
-	tap.mu.Unlock()
-	if server != nil {
-		server.Close()
-	}
-}
-
-// CloseAfter closes the tap in the middle of what it passes on, after so many more
-// bytes.
-func (tap *Tap) CloseAfter(bytes int64) {
-	tap.mu.Lock()
-	defer tap.mu.Unlock()
-	tap.limit = bytes + 1
-}
-
-// take is how many of some bytes may pass.
-func (tap *Tap) take(n int) int {
-	tap.mu.Lock()
-	defer tap.mu.Unlock()
-	if tap.limit == 0 {
-		return n
-	}
-	if int64(n) < tap.limit {
-		tap.limit -= int64(n)
-		return n
-	}
-	n = int(tap.limit) - 1
-	tap.limit = 0
-	return n
 }
 
 // Requests lists what passed since the last [Tap.Reset].
@@ -177,7 +117,7 @@ func (tap *Tap) record(r TapRequest) {
 // countingWriter counts the bytes of a response.
 type countingWriter struct {
 	http.ResponseWriter
-	tap    *Tap
+
 	status int
 	bytes  int64
 }
@@ -188,14 +128,8 @@ func (w *countingWriter) WriteHeader(status int) {
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
-	most := w.tap.take(len(p))
-	n, err := w.ResponseWriter.Write(p[:most])
+	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
-	if err == nil && most < len(p) {
-		_ = http.NewResponseController(w.ResponseWriter).Flush()
-		go w.tap.Close() // which cuts this one too
-		return n, net.ErrClosed
-	}
 	return n, err
 }
 
