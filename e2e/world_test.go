@@ -110,9 +110,9 @@ func startWorld(t *testing.T) (*testenv.World, *liar) {
 	s3.Publish(t, bucket)
 	w := testenv.StartWorld(t, testenv.WorldConfig{
 		Race: true,
-		OriginStore: map[string]any{"s3": map[string]any{
+		Origin: testenv.OriginConfig{Store: map[string]any{"s3": map[string]any{
 			"endpoint": s3.Endpoint, "bucket": bucket, "region": s3.Region, "access_key": s3.AccessKey, "secret_key": s3.SecretKey,
-		}},
+		}}},
 		Mirrors: func(*testenv.World) []map[string]any {
 			return []map[string]any{
 				{

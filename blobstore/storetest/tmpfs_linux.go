@@ -9,33 +9,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tmpfs gives a test a file system of size bytes, which it may fill. It is
-// mounted nowhere: the directory leads to it through an open file of this
-// process, for child processes too, and nothing of it outlives the process,
-// however that ends. It skips a test that root does not run, and, unless CI is
-// true, where root may not make one.
-func Tmpfs(t testing.TB, size int64) (dir string) {
+// Tmpfs gives a test a file system of size bytes, which it may fill. It skips a
+// test that root does not run, and, unless CI is true, where root may not make
+// one.
+func Tmpfs(t *testing.T, size int64) (dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skipf("only root can make a small file system")
+		t.Skip("only root can make a small file system")
 	}
-	disk, err := openTmpfs(size)
+	dir, err := OpenTmpfs(t, size)
 	switch {
 	case err == nil:
 	case os.Getenv("CI") == "true":
-		t.Fatalf("making a tmpfs: %v", err)
+		t.Fatal(err)
 	default:
-		t.Skipf("making a tmpfs: %v", err)
+		t.Skip(err)
+	}
+	return dir
+}
+
+// OpenTmpfs makes a file system of size bytes, until the test ends. It is mounted
+// nowhere: the directory leads to it through an open file of this process, for
+// other processes too, and nothing of it outlives this one, however that ends.
+func OpenTmpfs(t testing.TB, size int64) (dir string, err error) {
+	t.Helper()
+	root, err := openTmpfs(size)
+	if err != nil {
+		return "", fmt.Errorf("making a tmpfs: %w", err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Close(disk); err != nil {
+		if err := unix.Close(root); err != nil {
 			t.Errorf("closing a tmpfs: %v", err)
 		}
 	})
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), disk)
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), root), nil
 }
 
-// openTmpfs makes a tmpfs and opens its root.
+// openTmpfs opens the root of a new one.
 func openTmpfs(size int64) (int, error) {
 	made, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {

@@ -28,6 +28,10 @@ type NodeConfig struct {
 	// Race builds the binary with the race detector: a node that races ends
 	// with a failure instead of serving on.
 	Race bool
+	// Binary is run in place of one that is built.
+	Binary string
+	// Env is added to the environment of the process.
+	Env []string
 }
 
 // Node is an entrepot process with the role of a node.
@@ -65,11 +69,11 @@ func StartNode(t testing.TB, config NodeConfig) *Node {
 	}
 	n.process = Start(t, ProcessConfig{
 		Name: "entrepot",
-		Path: buildEntrepot(t, config.Race),
+		Path: binaryOf(t, config.Binary, config.Race),
 		Args: []string{"serve", "--config", writeFile(t, filepath.Join(t.TempDir(), "entrepot.yaml"), string(file))},
 		// A race ends the process, which fails the test, instead of being one
 		// of many lines in its log.
-		Env:   append(os.Environ(), "GORACE=halt_on_error=1"),
+		Env:   append(append(os.Environ(), "GORACE=halt_on_error=1"), config.Env...),
 		Ready: n.ready,
 	})
 	return n
@@ -90,6 +94,15 @@ func (n *Node) ready(ctx context.Context) error {
 		return fmt.Errorf("readiness: %s", response.Status)
 	}
 	return nil
+}
+
+// binaryOf is the binary that was asked for, or one that is built.
+func binaryOf(t testing.TB, binary string, race bool) string {
+	t.Helper()
+	if binary != "" {
+		return binary
+	}
+	return buildEntrepot(t, race)
 }
 
 // buildEntrepot builds the binary. The build cache makes this quick when
@@ -117,7 +130,7 @@ func (n *Node) Start() { n.process.Restart() }
 // Stop ends the node as an operator would (SIGTERM) and waits for its end.
 func (n *Node) Stop() { n.process.Stop() }
 
-// Process is the node's process, for what it costs.
+// Process is the node's process, for what it costs and to kill it.
 func (n *Node) Process() *Process { return n.process }
 
 // Address is the host:port of the node's listener.

@@ -32,12 +32,17 @@ type OriginConfig struct {
 	Extra map[string]any
 	// Race builds the binary with the race detector.
 	Race bool
+	// Binary is run in place of one that is built.
+	Binary string
+	// Env is added to the environment of the process.
+	Env []string
 }
 
 // Origin is an entrepot process with the role of an origin.
 type Origin struct {
 	Docker  string // directory of a docker configuration with the promoter's password
 	address string
+	admin   string // host:port
 	process *Process
 }
 
@@ -46,8 +51,10 @@ type Origin struct {
 func StartOrigin(t testing.TB, config OriginConfig) *Origin {
 	t.Helper()
 	dir := t.TempDir()
-	o := &Origin{Docker: t.TempDir(), address: fmt.Sprintf("127.0.0.1:%d", FreePort(t))}
-	admin := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+	o := &Origin{
+		Docker:  t.TempDir(),
+		address: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), admin: fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
+	}
 	hash, err := bcrypt.GenerateFromPassword([]byte(PromoterPassword), bcrypt.MinCost)
 	if err != nil {
 		t.Fatalf("hashing a password: %v", err)
@@ -66,17 +73,17 @@ func StartOrigin(t testing.TB, config OriginConfig) *Origin {
 		origin["ledger"] = config.Ledger
 	}
 	maps.Copy(origin, config.Extra)
-	file, err := yaml.Marshal(map[string]any{"admin": map[string]any{"listen": admin}, "origin": origin})
+	file, err := yaml.Marshal(map[string]any{"admin": map[string]any{"listen": o.admin}, "origin": origin})
 	if err != nil {
 		t.Fatalf("writing the origin's configuration: %v", err)
 	}
 	writeLogin(t, o.Docker, o.address, PromoterPassword)
-	ready := &Node{admin: admin}
+	ready := &Node{admin: o.admin}
 	o.process = Start(t, ProcessConfig{
 		Name:  "entrepot-origin",
-		Path:  buildEntrepot(t, config.Race),
+		Path:  binaryOf(t, config.Binary, config.Race),
 		Args:  []string{"serve", "--config", writeFile(t, filepath.Join(dir, "entrepot.yaml"), string(file))},
-		Env:   append(os.Environ(), "GORACE=halt_on_error=1"),
+		Env:   append(append(os.Environ(), "GORACE=halt_on_error=1"), config.Env...),
 		Ready: ready.ready,
 	})
 	return o
@@ -108,6 +115,12 @@ func (o *Origin) Host() string { return o.address }
 
 // URL is the base URL of the origin.
 func (o *Origin) URL() string { return "http://" + o.address }
+
+// AdminURL is the base URL of the origin's admin listener.
+func (o *Origin) AdminURL() string { return "http://" + o.admin }
+
+// Process is the origin's process, to kill it.
+func (o *Origin) Process() *Process { return o.process }
 
 // Log is what every run of the origin has said so far, with its access log.
 func (o *Origin) Log() string { return o.process.Log() }

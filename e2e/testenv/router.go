@@ -13,6 +13,7 @@ import (
 type Router struct {
 	t       testing.TB
 	address string // host:port
+	admin   string // host:port
 	file    string
 	config  map[string]any
 	process *Process
@@ -23,18 +24,17 @@ type Router struct {
 func StartRouter(t testing.TB, section map[string]any) *Router {
 	t.Helper()
 	r := &Router{
-		t: t, address: fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
+		t: t, address: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), admin: fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
 		file: filepath.Join(t.TempDir(), "router.yaml"),
 	}
 	section = maps.Clone(section)
 	section["listen"] = r.address
-	admin := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
-	r.config = map[string]any{"admin": map[string]any{"listen": admin}, "router": section}
+	r.config = map[string]any{"admin": map[string]any{"listen": r.admin}, "router": section}
 	r.write()
 	r.process = Start(t, ProcessConfig{
 		Name: "entrepot", Path: buildEntrepot(t, false),
 		Args:  []string{"serve", "--config", r.file},
-		Ready: (&Node{admin: admin}).ready,
+		Ready: (&Node{admin: r.admin}).ready,
 	})
 	return r
 }
@@ -50,6 +50,12 @@ func (r *Router) write() {
 
 // URL is the base URL of the router.
 func (r *Router) URL() string { return "http://" + r.address }
+
+// AdminURL is the base URL of the router's admin listener.
+func (r *Router) AdminURL() string { return "http://" + r.admin }
+
+// Process is the router's process, to kill it.
+func (r *Router) Process() *Process { return r.process }
 
 // Source is the router as clients see it, for names of an upstream.
 func (r *Router) Source(upstream string) Source {

@@ -150,3 +150,6 @@ func (s *S3Server) Stop() { s.process.Stop() }
 
 // Start starts the server again after [S3Server.Stop], with what it held.
 func (s *S3Server) Start() { s.process.Restart() }
+
+// Process is the server's process, to kill it.
+func (s *S3Server) Process() *Process { return s.process }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,8 +22,15 @@ const (
 
 // WorldConfig says what a world has besides the usual.
 type WorldConfig struct {
-	// OriginStore is the store section of the origin. Nil means a directory.
-	OriginStore map[string]any
+	// Origin is what the origin has besides the usual.
+	Origin OriginConfig
+	// Node says what the node of a region has besides the usual.
+	Node func(region string) NodeConfig
+	// WayToOrigin is by which base URL the node of a region reaches the origin at
+	// url. Nil means that one.
+	WayToOrigin func(region, url string) string
+	// Binary is run in place of one that is built.
+	Binary string
 	// Mirrors are more mirrors of the router.
 	Mirrors func(*World) []map[string]any
 	// Router is merged into the section of the router, replacing what is there.
@@ -84,26 +92,47 @@ func StartWorld(t testing.TB, config WorldConfig) *World {
 		t.Fatal("no key")
 	}
 	w.Staging = StartOrigin(t, OriginConfig{})
-	w.Origin = StartOrigin(t, OriginConfig{Store: config.OriginStore, Ledger: w.Ledger, Race: config.Race})
+	origin := config.Origin
+	origin.Ledger, origin.Race, origin.Binary = w.Ledger, config.Race, config.Binary
+	w.Origin = StartOrigin(t, origin)
 	for i := range w.Regions {
-		w.Regions[i].Node = StartNode(t, NodeConfig{Race: config.Race, Extra: map[string]any{
-			"default_upstream": WorldImages, "default_files": WorldFiles,
-			"upstreams": map[string]any{WorldImages: w.upstream(w.Origin.Host())},
-			"files":     map[string]any{WorldFiles: w.upstream(w.Origin.URL())},
-		}})
+		w.Regions[i].Node = StartNode(t, w.node(w.Regions[i].Name))
 		w.Regions[i].Door = StartTap(t, w.Regions[i].Node.URL())
 	}
 	w.Router = StartRouter(t, w.router())
 	return w
 }
 
-// upstream is the origin as nodes have it, called as the ledger does.
-func (w *World) upstream(name string) map[string]any {
-	return map[string]any{"urls": []string{w.Origin.URL()}, "ledger": w.ledger(name)}
+// node is the node of a region, which follows the ledger and keeps what the origin
+// has.
+func (w *World) node(region string) NodeConfig {
+	var node NodeConfig
+	if w.config.Node != nil {
+		node = w.config.Node(region)
+	}
+	origin := w.Origin.URL()
+	if w.config.WayToOrigin != nil {
+		origin = w.config.WayToOrigin(region, origin)
+	}
+	upstream := func(name string) map[string]any {
+		return map[string]any{"urls": []string{origin}, "ledger": w.ledger(origin, name)}
+	}
+	upstreams := map[string]any{WorldImages: upstream(w.Origin.Host())}
+	for name, urls := range node.Upstreams {
+		upstreams[name] = map[string]any{"urls": urls}
+	}
+	extra := map[string]any{
+		"default_upstream": WorldImages, "default_files": WorldFiles,
+		"upstreams": upstreams, "files": map[string]any{WorldFiles: upstream(w.Origin.URL())},
+	}
+	maps.Copy(extra, node.Extra)
+	node.Extra, node.Race, node.Binary = extra, w.config.Race, w.config.Binary
+	return node
 }
 
-func (w *World) ledger(name string) map[string]any {
-	return map[string]any{"url": w.Origin.URL() + "/ledger", "key": w.Key + ".pub", "names": []string{name}}
+// ledger is that of the origin at a base URL, where an upstream has a name.
+func (w *World) ledger(origin, name string) map[string]any {
+	return map[string]any{"url": origin + "/ledger", "key": w.Key + ".pub", "names": []string{name}}
 }
 
 func (w *World) router() map[string]any {
@@ -128,8 +157,8 @@ func (w *World) router() map[string]any {
 	section := map[string]any{
 		"trusted_proxies":  []string{"127.0.0.0/8"},
 		"default_upstream": WorldImages, "default_files": WorldFiles,
-		"upstreams": map[string]any{WorldImages: map[string]any{"ledger": w.ledger(w.Origin.Host())}},
-		"files":     map[string]any{WorldFiles: map[string]any{"ledger": w.ledger(w.Origin.URL())}},
+		"upstreams": map[string]any{WorldImages: map[string]any{"ledger": w.ledger(w.Origin.URL(), w.Origin.Host())}},
+		"files":     map[string]any{WorldFiles: map[string]any{"ledger": w.ledger(w.Origin.URL(), w.Origin.URL())}},
 		"geo":       map[string]any{"prefixes": prefixes},
 		"probes":    map[string]any{"interval": "1s"},
 		"mirrors":   mirrors,
@@ -148,6 +177,14 @@ type Release struct {
 // Promote writes a configuration with all of a release, and nothing else, and
 // applies it.
 func (w *World) Promote(r Release) {
+	w.t.Helper()
+	if got := Run(w.t, w.PromoteCommand(r)); got.Status != 0 {
+		w.t.Fatalf("promoting: status %d\n%s%s", got.Status, got.Stdout, got.Stderr)
+	}
+}
+
+// PromoteCommand is what [World.Promote] does, not yet started.
+func (w *World) PromoteCommand(r Release) *exec.Cmd {
 	w.t.Helper()
 	roots := []string{}
 	if len(r.Images) > 0 {
@@ -173,9 +210,7 @@ func (w *World) Promote(r Release) {
 		roots = append(roots, writeFile(w.t, filepath.Join(w.dir, "files.yaml"), text.String()))
 	}
 	args := append([]string{"promote", "apply", "--ledger", w.Ledger, "--ledger-key", w.Key}, roots...)
-	if got := Entrepot(w.t, w.Origin.Docker, args...); got.Status != 0 {
-		w.t.Fatalf("promoting: status %d\n%s%s", got.Status, got.Stdout, got.Stderr)
-	}
+	return EntrepotCommand(w.t, binaryOf(w.t, w.config.Binary, false), w.Origin.Docker, args...)
 }
 
 // Recorded is how many entries the ledger has.
