@@ -14,23 +14,22 @@ import (
 	"time"
 )
 
-// The big file is 2 GiB that are made as they are read: each MiB begins with its
-// number.
-const (
-	bigSize  = 2 << 30
-	bigBlock = 1 << 20
-)
+// bigBlock is the MiB of which big files are made as they are read: each begins
+// with its number.
+const bigBlock = 1 << 20
 
-// bigFile serves the big file, and counts what it sends.
+// bigFile serves a big file, and counts what it sends.
 type bigFile struct {
+	size     int64 // bytes: whole blocks
 	requests atomic.Int64
 	sent     atomic.Int64
+	before   func(at int64) // called, if set, before each block
 }
 
 func (b *bigFile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Etag", `"big"`)
 	if r.Method == http.MethodHead {
-		w.Header().Set("Content-Length", strconv.Itoa(bigSize))
+		w.Header().Set("Content-Length", strconv.FormatInt(b.size, 10))
 		return
 	}
 	b.requests.Add(1)
@@ -40,14 +39,17 @@ func (b *bigFile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, bigSize-1, bigSize))
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, b.size-1, b.size))
 	}
-	w.Header().Set("Content-Length", strconv.FormatInt(bigSize-start, 10))
+	w.Header().Set("Content-Length", strconv.FormatInt(b.size-start, 10))
 	if start > 0 {
 		w.WriteHeader(http.StatusPartialContent)
 	}
-	block := bytes.Repeat([]byte("the same again. "), bigBlock/16)
-	for at := start; at < bigSize; {
+	block := newBlock()
+	for at := start; at < b.size; {
+		if b.before != nil {
+			b.before(at)
+		}
 		binary.BigEndian.PutUint64(block, uint64(at/bigBlock))
 		n, err := w.Write(block[at%bigBlock:])
 		b.sent.Add(int64(n))
@@ -57,15 +59,19 @@ func (b *bigFile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// checkBig reads the big file and checks the number of each MiB.
-func checkBig(body io.Reader) error {
-	block := make([]byte, bigBlock)
-	for i := range uint64(bigSize / bigBlock) {
+// newBlock is a block without its number.
+func newBlock() []byte { return bytes.Repeat([]byte("the same again. "), bigBlock/16) }
+
+// checkBig reads a big file and checks it byte by byte.
+func checkBig(body io.Reader, size int64) error {
+	block, want := make([]byte, bigBlock), newBlock()
+	for i := range uint64(size / bigBlock) {
 		if _, err := io.ReadFull(body, block); err != nil {
 			return fmt.Errorf("reading MiB %d: %w", i, err)
 		}
-		if got := binary.BigEndian.Uint64(block); got != i {
-			return fmt.Errorf("MiB %d is MiB %d", i, got)
+		binary.BigEndian.PutUint64(want, i)
+		if !bytes.Equal(block, want) {
+			return fmt.Errorf("MiB %d is not what it should be, but %.8x…", i, block)
 		}
 	}
 	switch n, err := io.Copy(io.Discard, body); {
@@ -78,8 +84,8 @@ func checkBig(body io.Reader) error {
 }
 
 func TestBigFileForFiftyClientsIsFetchedOnceInLittleMemory(t *testing.T) {
-	const clients, most = 50, 120 << 20
-	big := new(bigFile)
+	const bigSize, clients, most = 2 << 30, 50, 120 << 20
+	big := &bigFile{size: bigSize}
 	upstream := httptest.NewServer(big)
 	defer upstream.Close()
 	node := startFilesNode(t, upstream.URL, false, nil)
@@ -93,7 +99,7 @@ func TestBigFileForFiftyClientsIsFetchedOnceInLittleMemory(t *testing.T) {
 				return
 			}
 			defer response.Body.Close()
-			if err := checkBig(response.Body); err != nil {
+			if err := checkBig(response.Body, bigSize); err != nil {
 				t.Error(err)
 			}
 		})

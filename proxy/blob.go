@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"entrepot/blobstore"
+	"entrepot/proxy/peers"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
 
@@ -44,7 +45,11 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 	if req.Head {
 		return n.headBlob(ctx, up, repo, req.Digest)
 	}
-	if u, ok := n.presigned(ctx, req.Digest); ok {
+	caller, fromPeer := peers.CallerOf(ctx)
+	if caller.OnlyIfCached {
+		return n.blobOnItsWay(ctx, req.Digest, cs)
+	}
+	if u, ok := n.presigned(ctx, req.Digest); ok && !fromPeer {
 		return registry.Blob{Digest: req.Digest, Size: -1, Redirect: u}, cs, nil
 	}
 	blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
@@ -166,6 +171,8 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 	if n.remote != nil {
 		sources = append(sources, &remoteSource{remote: n.remote, digest: d})
 	}
+	_, fromPeer := peers.CallerOf(ctx)
+	sources = append(sources, n.region.sources(d, "/v2/"+repo+"/blobs/"+string(d)+"?ns="+up.name, fromPeer, nil)...)
 	sources = append(sources, newUpstreamSource(up, repo, d))
 	r, size, joined, err := n.filling(ctx, d, n.sizes.of(up, repo, d), paced(ctx, sources))
 	if err != nil {
@@ -175,6 +182,7 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 	if cs.Collapsed = joined; !joined {
 		cs.FwdStatus = http.StatusOK
 	}
+	cs.Detail = r.detail()
 	return registry.Blob{Digest: d, Size: size, Content: r}, cs, nil
 }
 

@@ -47,9 +47,10 @@ type fill struct {
 	mu         sync.Mutex
 	wake       chan struct{} // closed when something below changes; nil while nobody waits
 	sources    []source
-	hint       int64 // size the manifest named, negative when unknown
-	size       int64 // as a source announced it, negative when it did not
-	known      bool  // a source has answered: response headers can go out
+	hint       int64  // size the manifest named, negative when unknown
+	size       int64  // as a source announced it, negative when it did not
+	known      bool   // a source has answered: response headers can go out
+	from       string // the label of that source
 	partial    *blobstore.Partial
 	spooled    int64         // bytes in the spool
 	generation int           // counts starts from byte 0: readers of an older one hold wrong bytes
@@ -227,7 +228,7 @@ func (f *fill) pump(ctx context.Context, in *feed, partial *blobstore.Partial) e
 		return fmt.Errorf("%d bytes, and max_size is %d: %w", in.size, limit, errTooBig)
 	}
 	partial.Expect(in.size)
-	f.change(func() { f.known, f.size = true, in.size })
+	f.change(func() { f.known, f.size, f.from = true, in.size, in.label() })
 	buf := f.set.buffers.Get().(*[bufferSize]byte)
 	defer f.set.buffers.Put(buf)
 	for {
@@ -265,6 +266,17 @@ func (f *fill) currentSources() []source {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clip(f.sources)
+}
+
+// fromUpstream reports that the fill brings content from upstream, or from the
+// shared store after it, and waits for no peer.
+func (f *fill) fromUpstream() bool {
+	for _, s := range f.currentSources() {
+		if p, ok := s.(*peerSource); ok {
+			return p.fromUpstream()
+		}
+	}
+	return true
 }
 
 // join adds a reader for whom ctx counts, unless the fill is being given up.

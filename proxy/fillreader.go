@@ -42,6 +42,16 @@ func (r *fillReader) ready(ctx context.Context) (size int64, err error) {
 	}
 }
 
+// detail is what Cache-Status tells of where the fill's content comes from.
+func (r *fillReader) detail() string {
+	r.fill.mu.Lock()
+	defer r.fill.mu.Unlock()
+	if r.fill.from == peerLabel {
+		return peerLabel
+	}
+	return ""
+}
+
 // open gives the reader its descriptor while the blob is surely there: once
 // committed, it may be evicted at any time. Errors: blobstore.ErrNotExist when
 // that has happened.

@@ -75,6 +75,31 @@ func (s *fillSet) join(ctx context.Context, d digest.Digest, hint int64, sources
 	}
 }
 
+// joinUpstream gives a reader of the digest's fill where there is one that waits
+// for no peer; nil where there is none.
+func (s *fillSet) joinUpstream(ctx context.Context, d digest.Digest) *fillReader {
+	s.mu.Lock()
+	f := s.fills[d]
+	s.mu.Unlock()
+	if f == nil || !f.fromUpstream() || !f.join(ctx, nil) {
+		return nil
+	}
+	return &fillReader{fill: f}
+}
+
+// progress is how many bytes of a digest's fill can be read, 0 without one.
+func (s *fillSet) progress(d digest.Digest) int64 {
+	s.mu.Lock()
+	f := s.fills[d]
+	s.mu.Unlock()
+	if f == nil {
+		return 0
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.released()
+}
+
 // get finds the digest's fill, or starts it with its first reader.
 //
 //nolint:contextcheck // a fill outlives the request that starts it

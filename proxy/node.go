@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/proxy/peers"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
 	"entrepot/registry/admission"
@@ -71,6 +72,9 @@ type Config struct {
 	// by clients (see package admission). Negative is without limit.
 	MaxFills, MaxFillsWaiting int
 	MaxFillWait               time.Duration
+	// Peers are the other nodes of the region; nil for a node on its own. ID,
+	// Progress, Logger and Registerer are set by the node, where they are empty.
+	Peers *peers.Config
 	// VerifyReads has blobs hashed while they are read from Local, too. It
 	// costs the kernel's sending of files, and a range the reading of the whole
 	// blob every ten minutes.
@@ -118,6 +122,7 @@ type Node struct {
 	remoteHas       *lru.Cache[digest.Digest, struct{}]
 	fills           *fillSet
 	reads           *readVerifier // nil unless reads are verified
+	region          *region       // nil without peers
 
 	base    context.Context // of background work
 	endBase context.CancelFunc
@@ -140,6 +145,9 @@ func New(cfg Config) (*Node, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	labels := []string{"store"}
+	if cfg.Peers != nil {
+		labels = append(labels, peerLabel)
+	}
 	for _, uc := range cfg.Upstreams {
 		labels = append(labels, uc.Name)
 	}
@@ -154,6 +162,12 @@ func New(cfg Config) (*Node, error) {
 	if err := errors.Join(n.addUpstreams(&cfg, m), n.addFileUpstreams(&cfg, m)); err != nil {
 		n.closeUpstreams()
 		return nil, err
+	}
+	if cfg.Peers != nil {
+		if err := n.openRegion(&cfg); err != nil {
+			n.closeUpstreams()
+			return nil, err
+		}
 	}
 	n.base, n.endBase = context.WithCancel(context.Background())
 	n.remote = newRemoteStore(cfg.Remote, cfg.Local, n.log)
@@ -174,6 +188,9 @@ func New(cfg Config) (*Node, error) {
 			n.spawn(n.remote.work)
 		}
 		n.spawn(n.remote.resume)
+	}
+	if n.region != nil {
+		n.spawn(n.region.group.Run)
 	}
 	n.spawn(n.removeRevoked)
 	return n, nil
@@ -250,14 +267,18 @@ func (n *Node) all() iter.Seq[*upstreamState] {
 }
 
 // blobStored has a blob that a fill stored sent to the remote store, unless it
-// came from there.
+// came from there. What came from a peer is that one's to send first.
 func (n *Node) blobStored(d digest.Digest, from string) {
 	n.reads.whole(d)
 	if n.forbidden(d) { // revoked while it was on its way
 		n.spawn(func(ctx context.Context) { n.remove(ctx, d) })
 		return
 	}
-	if n.remote != nil && from != "store" {
+	switch {
+	case n.remote == nil, from == "store":
+	case from == peerLabel:
+		n.remote.sendLater(d)
+	default:
 		n.remote.send(string(d))
 	}
 }

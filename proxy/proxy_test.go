@@ -157,6 +157,12 @@ func startNode(t *testing.T, dir string, urls []string, options ...nodeOption) *
 // startLimitedNode is startNode with a size limit on the store, in bytes.
 func startLimitedNode(t *testing.T, dir string, maxSize int64, urls []string, options ...nodeOption) *testNode {
 	t.Helper()
+	return startNodeOn(t, httptest.NewUnstartedServer(nil), dir, maxSize, urls, options...)
+}
+
+// startNodeOn is startLimitedNode with a server, whose address is known before.
+func startNodeOn(t *testing.T, server *httptest.Server, dir string, maxSize int64, urls []string, options ...nodeOption) *testNode {
+	t.Helper()
 	local, err := blobstore.OpenDir(dir, blobstore.DirConfig{MaxSize: maxSize})
 	if err != nil {
 		t.Fatal(err)
@@ -183,8 +189,9 @@ func startLimitedNode(t *testing.T, dir string, maxSize int64, urls []string, op
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &testNode{Node: node, dir: local}
-	n.Server = httptest.NewServer(registry.NewHandler(registry.Config{Backend: node}))
+	n := &testNode{Node: node, dir: local, Server: server}
+	server.Config.Handler = node.Peered(registry.NewHandler(registry.Config{Backend: node}))
+	server.Start()
 	n.close = sync.OnceFunc(func() {
 		n.Server.CloseClientConnections()
 		n.Server.Close()

@@ -135,6 +135,14 @@ func (r *remoteStore) send(key string) {
 	}
 }
 
+// sendLater has the remote store hold a blob that a peer brought. The peer uploads
+// it; this node looks, in a minute or so, whether that was done.
+func (r *remoteStore) sendLater(d digest.Digest) {
+	if err := r.local.PutRecord(context.Background(), uploadRecords+"/"+string(d), nil); err != nil {
+		r.log.Error("remembering an upload", "key", d, "error", err)
+	}
+}
+
 // work uploads what is queued until ctx ends.
 func (r *remoteStore) work(ctx context.Context) {
 	for {

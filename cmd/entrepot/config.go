@@ -49,6 +49,7 @@ type NodeConfig struct {
 	DefaultFiles    string                        `yaml:"default_files"`
 	Files           map[string]FileUpstreamConfig `yaml:"files"`
 	Mirror          *MirrorNodeConfig             `yaml:"mirror"`
+	Peers           *PeersConfig                  `yaml:"peers"`
 }
 
 // OriginConfig is the production registry and file store, which promotion

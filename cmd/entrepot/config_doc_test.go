@@ -68,7 +68,7 @@ func TestExamplesInTheDocumentationAreValid(t *testing.T) {
 				if strings.HasSuffix(path, ".pub") {
 					return []byte("origin.example.org/ledger+4093f529+AUKRegfSlMfi2+6lhSXo/r+eVGvqpuS5NSOgIy9bOsmX"), nil
 				}
-				return []byte("{}"), nil
+				return []byte("{" + strings.Repeat(" ", leastSecret) + "}"), nil
 			})
 		if err != nil {
 			t.Errorf("%v\nin\n%s", err, example[1])

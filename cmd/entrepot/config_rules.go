@@ -174,6 +174,9 @@ func (c check) node(n *NodeConfig) {
 	if n.MaxFillWait <= 0 {
 		c.Problemf("node.max_fill_wait", "node.max_fill_wait is %v; it must be more than 0s", n.MaxFillWait)
 	}
+	if n.Peers != nil {
+		c.peers(n.Peers)
+	}
 	if len(n.Upstreams)+len(n.Files) == 0 {
 		c.Problemf("node.upstreams", "node.upstreams is missing; name at least one registry, such as docker.io: {}, or a file server in node.files")
 	}

@@ -67,6 +67,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 		MaxFills:        cfg.MaxFills,
 		MaxFillsWaiting: cfg.MaxFillsWaiting,
 		MaxFillWait:     time.Duration(cfg.MaxFillWait),
+		Peers:           peersOf(cfg.Peers),
 		VerifyReads:     cfg.Store.VerifyReads,
 		Logger:          logs.main,
 		Registerer:      reg,
@@ -93,7 +94,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	}
 	engine.DefaultFiles = cfg.DefaultFiles
 	if n.engine, err = proxy.New(engine); err != nil {
-		return nil, fmt.Errorf("node.upstreams: %w", err)
+		return nil, fmt.Errorf("node: %w", err)
 	}
 	if cfg.Mirror != nil {
 		if err := n.openMirror(cfg, &engine, logs, reg); err != nil {
@@ -114,6 +115,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if n.http, err = withDescription(n.http, cfg.description()); err != nil {
 		return nil, err
 	}
+	n.http = n.engine.Peered(n.http)
 	return n, nil
 }
 

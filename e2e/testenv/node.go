@@ -20,6 +20,8 @@ type NodeConfig struct {
 	Upstreams map[string][]string
 	// DefaultUpstream is what a request means that names none.
 	DefaultUpstream string
+	// Address is where the node listens, host:port; empty takes a free port.
+	Address string
 	// Store is the store section of the configuration. Nil means a directory
 	// of the test's own.
 	Store map[string]any
@@ -47,8 +49,11 @@ func StartNode(t testing.TB, config NodeConfig) *Node {
 	t.Helper()
 	n := &Node{
 		t:       t,
-		address: fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
+		address: config.Address,
 		admin:   fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
+	}
+	if n.address == "" {
+		n.address = fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 	}
 	upstreams := map[string]any{}
 	for name, urls := range config.Upstreams {
