@@ -327,13 +327,32 @@ func TestAMirrorThatComesOrGoesMovesOnlyItsOwnContent(t *testing.T) {
 	}
 }
 
-func TestWhatOneIsNextForIsTheSameHoweverMuchIsAskedFor(t *testing.T) {
-	l := newList(t, equals(t, 30), Constants{})
-	for i := range 100 {
-		q := Query{What: Blob, Size: 1 << 20, Key: fmt.Sprintf("repository-%d", i), Place: locate.Place{Located: true}}
-		few, all := l.names(l.Choose(&q, l.well(), make([]Choice, 0, 6))), l.names(l.Choose(&q, l.well(), make([]Choice, 0, 30)))
-		if !slices.Equal(few, all[:6]) || len(all) != 30 {
-			t.Fatalf("%q of %q", few, all)
+func TestTheFirstOfManyAreTheSameHoweverManyAreAskedFor(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	all := places(t)
+	names := slices.Sorted(maps.Keys(all))
+	for range 300 {
+		mirrors := equals(t, 40)
+		spots := 1 + random.IntN(8) // in some of which there are many
+		for i := range mirrors {
+			m := &mirrors[i]
+			spot := rand.New(rand.NewPCG(7, uint64(random.IntN(spots))))
+			m.Lat, m.Lon, m.Continent = 40+spot.Float64()*20, spot.Float64()*30, locate.Continent(1+spot.IntN(7))
+			m.Lat += random.Float64() * float64(random.IntN(3))
+			m.Capacity, m.CostPerGiB = int64(1+random.IntN(3)), float64(random.IntN(2))
+			if random.IntN(8) == 0 {
+				m.Cloud, m.Region = "aws", "us-east-1"
+			}
+		}
+		l := newList(t, mirrors, Constants{})
+		states := l.well()
+		for i := range states {
+			states[i].Ramp, states[i].Load = 1-random.Float64()/2, random.Float64()
+		}
+		q := Query{What: Blob, Size: 1 << 20, Key: "a", Place: all[names[random.IntN(len(names))]]}
+		few, many := l.names(l.Choose(&q, states, make([]Choice, 0, 6))), l.names(l.Choose(&q, states, make([]Choice, 0, 40)))
+		if !slices.Equal(few, many[:6]) || len(many) != 40 {
+			t.Fatalf("from %+v: %q of %q", q.Place, few, many)
 		}
 	}
 }
@@ -560,20 +579,24 @@ func TestPatternsOfNamespaces(t *testing.T) {
 
 func BenchmarkChooseAmong100(b *testing.B) {
 	random := rand.New(rand.NewPCG(3, 4))
-	mirrors := equals(b, 100)
-	for i := range mirrors {
-		mirrors[i].Lat, mirrors[i].Lon = random.Float64()*140-70, random.Float64()*360-180
-		mirrors[i].Tier = Tier(i % 3)
-		mirrors[i].Continent = locate.Continent(1 + i%7)
+	around := equals(b, 100)
+	for i := range around {
+		around[i].Lat, around[i].Lon = random.Float64()*140-70, random.Float64()*360-180
+		around[i].Tier = Tier(i % 3)
+		around[i].Continent = locate.Continent(1 + i%7)
 	}
-	l := newList(b, mirrors, Constants{})
-	states := l.well()
-	q := Query{What: Blob, Size: 1 << 20, Namespace: "docker.io", Key: "library/nginx", Secure: true, Client: netip.MustParseAddr("192.0.2.1"), Place: places(b)["Berlin"]}
-	into := make([]Choice, 0, 4)
-	b.ReportAllocs()
-	for b.Loop() {
-		if len(l.Choose(&q, states, into)) == 0 {
-			b.Fatal("nothing was chosen")
-		}
+	for name, mirrors := range map[string][]Mirror{"around the world": around, "all near": equals(b, 100)} {
+		l := newList(b, mirrors, Constants{})
+		states := l.well()
+		q := Query{What: Blob, Size: 1 << 20, Namespace: "docker.io", Key: "library/nginx", Secure: true, Client: netip.MustParseAddr("192.0.2.1"), Place: places(b)["Berlin"]}
+		into := make([]Choice, 0, 4)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if len(l.Choose(&q, states, into)) == 0 {
+					b.Fatal("nothing was chosen")
+				}
+			}
+		})
 	}
 }

@@ -127,6 +127,9 @@ type search struct {
 	at     vector // of the client
 	last   Tier   // that counts
 	most   int    // candidates that are wanted
+	// crowded says that so many were near that others were not looked at, but for
+	// better ones.
+	crowded bool
 }
 
 // best are the first candidates, in order. Where the client is nowhere, and
@@ -142,7 +145,7 @@ func (s *search) best(into []candidate) []candidate {
 		for n := range nearby {
 			h := &nearby[n]
 			// Most mirrors are too far, which is the cheapest to see.
-			if len(top) == s.most && top[s.most-1].Class == Elsewhere && !top[s.most-1].full && h.exceeds(s.q, s.at, top[s.most-1].Cost, s.l.model) {
+			if len(top) == s.most && top[s.most-1].Class == Elsewhere && !top[s.most-1].full && h.exceeds(s.q, s.at, s.enough(top), s.l.model) {
 				continue
 			}
 			if c := s.candidate(int(h.index)); c.order >= 0 {
@@ -155,6 +158,22 @@ func (s *search) best(into []candidate) []candidate {
 		s.last++
 	}
 }
+
+// enough is the cost above which no other candidate counts: that of the last, and
+// where all of them are near, that of the best, as they are looked for again then. To
+// be better by less than a picosecond is not to be better.
+func (s *search) enough(top []candidate) float64 {
+	const picosecond = 1e-9
+	first, last := &top[0], &top[len(top)-1]
+	if last.together(first) && last.Cost <= nearLimit(first.Cost) {
+		s.crowded = true
+		return first.Cost - picosecond
+	}
+	return last.Cost
+}
+
+// nearLimit is the cost up to which mirrors share with one that has the least.
+func nearLimit(least float64) float64 { return least + max(nearMillis, nearShare*least) }
 
 // candidate is a mirror as one; its order is negative when it is none.
 func (s *search) candidate(i int) candidate {
@@ -196,17 +215,13 @@ func (s *search) share(best []candidate) []candidate {
 		return best
 	}
 	first := best[0]
-	limit := first.Cost + max(nearMillis, nearShare*first.Cost)
-	key := s.q.hash()
+	limit, key := nearLimit(first.Cost), s.q.hash()
 	near := 1
 	for near < len(best) && best[near].together(&first) && best[near].Cost <= limit {
 		near++
 	}
-	if near < 2 {
-		return best
-	}
-	if near == s.most && near < s.l.Len() {
-		return s.nearest(&first, limit, key, best[:0])
+	if s.crowded || near == s.most && near < s.l.Len() {
+		return s.again(&first, limit, key, best[:0])
 	}
 	for i := range near { // insertion sort
 		c := best[i]
@@ -216,23 +231,40 @@ func (s *search) share(best []candidate) []candidate {
 	return best
 }
 
-// nearest are the first of all that are as near as another candidate, in the order
-// of sharing.
-func (s *search) nearest(first *candidate, limit float64, key uint64, top []candidate) []candidate {
+// again looks for the first candidates when the best is known, and with it who
+// shares.
+func (s *search) again(first *candidate, limit float64, key uint64, top []candidate) []candidate {
 	least, nearby := first.Cost, s.l.from[s.q.Place.Continent]
 	for n := range nearby {
 		h := &nearby[n]
-		if first.Class == Elsewhere && h.exceeds(s.q, s.at, limit, s.l.model) {
-			continue
+		if len(top) == s.most {
+			last := &top[s.most-1]
+			if last.shares && !s.l.mirrors[h.index].mayBeat(last, key) {
+				continue
+			}
+			if last.Class == Elsewhere && !last.full && h.exceeds(s.q, s.at, max(limit, last.Cost), s.l.model) {
+				continue
+			}
 		}
 		c := s.candidate(int(h.index))
-		if c.order < 0 || !c.together(first) || c.Cost > limit {
+		if c.order < 0 {
 			continue
 		}
-		s.score(&c, least, key)
+		if c.together(first) && c.Cost <= limit {
+			s.score(&c, least, key)
+		}
 		top = insert(top, &c, s.most)
 	}
 	return top
+}
+
+// mayBeat says whether a mirror may come before a candidate that shares. It costs
+// less to say than the score: -ln(u) is at least 1-u.
+func (m *prepared) mayBeat(c *candidate, key uint64) bool {
+	if m.CostPerGiB != c.perGiB {
+		return m.CostPerGiB < c.perGiB
+	}
+	return m.weight/(1-uniform(key, m.hash)) >= c.score
 }
 
 // score makes a candidate one that shares, with others whose least cost is known.
@@ -257,9 +289,12 @@ func (m *prepared) declares(client netip.Addr) uint8 {
 // score is of weighted rendezvous hashing: the highest wins, each with a chance
 // in proportion to its weight (Thaler and Ravishankar 1998, with logarithms).
 func score(key, mirror uint64, weight float64) float64 {
-	h := mix(key ^ mirror)
-	u := (float64(h>>11) + 0.5) / (1 << 53) // in (0, 1)
-	return -weight / math.Log(u)
+	return -weight / math.Log(uniform(key, mirror))
+}
+
+// uniform is a number between 0 and 1 that a key has at a mirror.
+func uniform(key, mirror uint64) float64 {
+	return (float64(mix(key^mirror)>>11) + 0.5) / (1 << 53)
 }
 
 // mix spreads every bit over all (the finalizer of splitmix64).

@@ -2,6 +2,7 @@ package choice
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"entrepot/geo/locate"
@@ -41,8 +42,9 @@ func (l *List) hints(continent locate.Continent) []hint {
 }
 
 // exceeds says whether the mirror costs a client more than some milliseconds, as
-// far as that is plain: by the chord, which is never longer than the arc. When it
-// says no, the mirror may cost more all the same.
+// far as that is plain: by the client's radius, and by the first terms of the arc's
+// series over its chord, which are never longer than the arc. When it says no, the
+// mirror may cost more all the same.
 func (h *hint) exceeds(q *Query, at vector, millis float64, c *model) bool {
 	if h.always || !q.Place.Located || h.cloud && q.Place.Cloud != "" {
 		return false
@@ -51,6 +53,9 @@ func (h *hint) exceeds(q *Query, at vector, millis float64, c *model) bool {
 	if q.Place.Country != h.country {
 		millis -= c.Border
 	}
-	chord := millis * c.radiiPerMilli
-	return millis < 0 || 2-2*at.dot(h.at) > chord*chord
+	if millis < c.PerKm*q.Place.Radius {
+		return true
+	}
+	arc, chord2 := millis*c.radiiPerMilli, 2-2*at.dot(h.at)
+	return chord2 > arc*arc || math.Sqrt(chord2)*(1+chord2/24+chord2*chord2*3/640) > arc
 }
