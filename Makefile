@@ -17,6 +17,7 @@ VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo d
 LDFLAGS    := -s -w -X main.version=$(VERSION)
 GOLANGCI   := v2.15.0
 LINTER     := .tools/bin/golangci-lint-$(GOLANGCI)
+GOVULNCHECK := v1.9.0
 FUZZTIME   ?= 20s
 # Packages that need no server of their own.
 UNIT        = $(shell $(GO) list ./... | grep -v '/e2e')
@@ -24,7 +25,7 @@ UNIT        = $(shell $(GO) list ./... | grep -v '/e2e')
 # Reproducible: its time is the commit's.
 EPOCH      ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: run demo build image test unit e2e lint bench pgo fuzz tools clean
+.PHONY: run demo build image test unit e2e lint vuln cover bench pgo fuzz tools clean
 
 run: build
 	bin/entrepot serve
@@ -54,6 +55,23 @@ e2e: tools
 lint: $(LINTER)
 	$(GO) vet ./...
 	$(LINTER) run ./...
+	$(MAKE) --no-print-directory vuln
+
+# Known vulnerabilities that the binary's code reaches. Whether there are any
+# cannot be told without the database, which is said, and fails nothing.
+vuln:
+	GOBIN=$(CURDIR)/.tools/bin $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK)
+	@status=0; said=$$(.tools/bin/govulncheck ./cmd/... 2>&1) || status=$$?; \
+	if [[ $$status == 1 && $$said == *"fetching vulnerabilities"* ]]; then \
+		echo "vuln: NOT CHECKED, the database of vulnerabilities cannot be reached: $$said"; \
+	else \
+		echo "$$said"; exit $$status; \
+	fi
+
+# How much of each package its own tests run; docs/TESTING.md says what is not,
+# and why.
+cover: tools
+	$(GO) test -cover -p 2 -timeout 20m $(UNIT) | awk '/coverage:/ { for (i = 1; i < NF; i++) if ($$i == "coverage:") print $$(i + 1) "\t" ($$1 == "ok" ? $$2 : $$1) }' | sort -n
 
 # The benchmarks of the packages, a node beside its peers (the table in the
 # README), and the rehearsal of a release.

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 // asEntrepot has the test binary behave as the program, so that tests can run
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asEntrepot) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // patience is how long a test waits for a process before it gives up.

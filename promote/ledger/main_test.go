@@ -6,6 +6,8 @@ import (
 	"os"
 	"strconv"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // appenderEnv makes the test binary append to a log instead of testing: several
@@ -16,7 +18,7 @@ const appenderEnv = "ENTREPOT_TEST_APPENDER"
 func TestMain(m *testing.M) {
 	dir := os.Getenv(appenderEnv)
 	if dir == "" {
-		os.Exit(m.Run())
+		goleak.VerifyTestMain(m)
 	}
 	if err := appendMany(dir, os.Args[1], os.Args[2], os.Args[3]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
