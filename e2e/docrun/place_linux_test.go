@@ -1,0 +1,181 @@
+package docrun
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"entrepot/e2e/testenv"
+
+	"golang.org/x/sys/unix"
+)
+
+// inside tells the test's second process that it is on the machine of its own, and
+// where the programs are.
+const inside = "ENTREPOT_TEST_DOCRUN_INSIDE"
+
+// hosts are the names that exist on the machine, and which server of it each
+// leads to: a port, on which plain HTTP is spoken behind the certificate.
+// Those of the world's registries lead to one that the test fills.
+func hosts() map[string]string {
+	const registry, files = "5999", "5998"
+	return map[string]string{
+		"node.example.org": "5000", "mirror.example.edu": "5000", "mirror.example.org": "5000",
+		"origin.example.org": "5001", "artifacts.example.org": "8080", "staging.example.org": registry, "registry.example.org": registry,
+		"registry-1.docker.io": registry, "registry.k8s.io": registry, "ghcr.io": registry, "quay.io": registry, "gcr.io": registry,
+		"dl.k8s.io": files, "files.example.org": files, "minio.example.org": "9000",
+	}
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv(inside) != "" {
+		if err := settle(); err != nil {
+			fmt.Fprintln(os.Stderr, "settling in:", err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// alone runs the test that calls it once more, on a machine of its own with the
+// programs of a folder.
+func alone(t *testing.T, programs string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		testenv.Missing(t, "a network namespace takes root")
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "10m") //nolint:gosec // this very test
+	cmd.Env = append(os.Environ(), inside+"="+programs)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
+	}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Errorf("on a machine of its own: %v", err)
+	}
+}
+
+// settle makes the namespace a machine: loopback is up, hosts have names, and what
+// is written below /etc and /var/lib is gone with it.
+func settle() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("keeping mounts to ourselves: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mounting /proc: %w", err)
+	}
+	scratch, err := os.MkdirTemp("", "docrun-")
+	if err != nil {
+		return err
+	}
+	// In memory, because an overlay cannot be written over another one.
+	if err := unix.Mount("docrun", scratch, "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mounting a scratch: %w", err)
+	}
+	for _, dir := range []string{"etc", "var/lib", "var/cache"} {
+		upper, work := filepath.Join(scratch, dir, "upper"), filepath.Join(scratch, dir, "work")
+		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+			return err
+		}
+		if err := unix.Mount("overlay", "/"+dir, "overlay", 0, fmt.Sprintf("lowerdir=/%s,upperdir=%s,workdir=%s", dir, upper, work)); err != nil {
+			return fmt.Errorf("laying over /%s: %w", dir, err)
+		}
+	}
+	var names strings.Builder
+	names.WriteString("127.0.0.1 localhost\n::1 localhost\n")
+	for name := range hosts() {
+		names.WriteString("127.0.0.1 " + name + "\n")
+	}
+	return errors.Join(os.WriteFile("/etc/hosts", []byte(names.String()), 0o644), raiseLoopback())
+}
+
+func raiseLoopback() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
+}
+
+// front serves the hosts by https, and trusts itself: it returns the file with the
+// certificate that clients are to trust.
+func front(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "docrun"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	for name := range hosts() {
+		ca.DNSNames = append(ca.DNSNames, name)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := tls.Listen("tcp", "127.0.0.1:443", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(lead), ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(ln) }()
+	t.Cleanup(func() { _ = server.Close() })
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// lead sends a request on to the server that its host leads to.
+func lead(w http.ResponseWriter, r *http.Request) {
+	host, _, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host = r.Host
+	}
+	port, ok := hosts()[host]
+	if !ok {
+		http.Error(w, "no such host here: "+host, http.StatusMisdirectedRequest)
+		return
+	}
+	reverse("http://127.0.0.1:"+port).ServeHTTP(w, r)
+}
+
+// reverse serves what another server has.
+func reverse(target string) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL.Scheme, p.Out.URL.Host, _ = strings.Cut(target, "://")
+			p.Out.Host = p.In.Host
+			p.SetXForwarded()
+		},
+		FlushInterval: -1,
+	}
+}

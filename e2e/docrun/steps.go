@@ -1,0 +1,121 @@
+// Package docrun runs the documentation: every command in it is run as it is
+// written, in order, on a machine of its own on which the hosts of the examples
+// exist.
+//
+// The machine is a network and mount namespace of the test. There,
+// node.example.org and the registries of the world are servers of the test,
+// with certificates that its clients trust, and what is written to /etc and
+// /var/lib is gone afterwards.
+//
+// A page is prose for people, so little is asked of it: a block of "sh" is run
+// by bash, from the page's own folder; a block of another language whose first
+// line is a comment with a file's name is that file; a line that begins a server
+// ("entrepot serve") is started, waited for, and ended with the page. What cannot
+// be run says why, in a comment before it that readers do not see:
+//
+//	<!-- not run: needs a cluster -->
+//
+// What a reader has done already, such as making a registry of their own, is done
+// in a comment too:
+//
+//	<!-- run: entrepot serve -->
+package docrun
+
+import (
+	"bufio"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Step is one fenced block of a page that is to be run, or a file to be written.
+type Step struct {
+	Line  int    // of the fence, from 1
+	File  string // to be written; "" is a script to be run
+	Text  string
+	Apart string // why it is not run; "" runs it
+}
+
+// fileName is a block's first line that says which file it is.
+var fileName = regexp.MustCompile(`^(?:#|//|;|--) ?((?:[~/]|\./)?[\w./@+-]+\.\w+)(?:$|[ ,:(])`) //nolint:gochecknoglobals // constant
+
+// apart is the comment before a block that is not run.
+var apart = regexp.MustCompile(`^<!-- not run: (.+) -->$`) //nolint:gochecknoglobals // constant
+
+// hidden is a comment that is run.
+var hidden = regexp.MustCompile(`^<!-- run: (.+) -->$`) //nolint:gochecknoglobals // constant
+
+// Steps are the steps of a page in Markdown. Its error names the line of a block
+// that does not end.
+func Steps(page string) ([]Step, error) {
+	var steps []Step
+	var step *Step
+	var language, why string
+	var fence, indent string
+	line := 0
+	for lines := bufio.NewScanner(strings.NewReader(page)); lines.Scan(); {
+		line++
+		text := lines.Text()
+		trimmed := strings.TrimSpace(text)
+		switch {
+		case step != nil && trimmed == fence:
+			if step.finish(language) {
+				steps = append(steps, *step)
+			}
+			step, why = nil, ""
+		case step != nil:
+			step.Text += strings.TrimPrefix(text, indent) + "\n"
+		case strings.HasPrefix(trimmed, "```"):
+			fence = trimmed[:len(trimmed)-len(strings.TrimLeft(trimmed, "`"))]
+			language, _, _ = strings.Cut(strings.TrimPrefix(trimmed, fence), " ")
+			indent = text[:strings.Index(text, "`")]
+			step = &Step{Line: line, Apart: why}
+		case trimmed == "":
+		default:
+			why = ""
+			if m := apart.FindStringSubmatch(trimmed); m != nil {
+				why = m[1]
+			}
+			if m := hidden.FindStringSubmatch(trimmed); m != nil {
+				steps = append(steps, Step{Line: line, Text: m[1] + "\n"})
+			}
+		}
+	}
+	if step != nil {
+		return nil, fmt.Errorf("the block that begins at line %d does not end", step.Line)
+	}
+	return steps, nil
+}
+
+// finish says whether the block is to be run or written.
+func (s *Step) finish(language string) bool {
+	switch language {
+	case "sh", "bash":
+		return true
+	case "yaml", "toml", "json", "ini", "conf", "text":
+		first, rest, _ := strings.Cut(s.Text, "\n")
+		m := fileName.FindStringSubmatch(first)
+		if m == nil {
+			return false
+		}
+		s.File = m[1]
+		if language == "json" {
+			s.Text = rest // which has no comments
+		}
+		return true
+	}
+	return false
+}
+
+// Server says whether a line of a script begins a server, which is to run on
+// while the lines after it do.
+func Server(line string) bool {
+	fields := strings.Fields(line)
+	for len(fields) > 0 && strings.Contains(fields[0], "=") { // the environment
+		fields = fields[1:]
+	}
+	if len(fields) < 2 {
+		return false
+	}
+	return fields[0] == "entrepot" && fields[1] == "serve" || fields[0] == "minio" && fields[1] == "server"
+}
