@@ -99,7 +99,10 @@ func (x *exchange) blobRanges(b *Blob) ([]byteRange, rangeVerdict) {
 func (x *exchange) send(b *Blob, status int, length int64, parts []byteRange, around *multipartBody) {
 	x.body.reset(x.w, x.r, status, length, x.writeTimeout, &x.buffers)
 	x.obs.Status = status
-	if !ready(b.Content, parts) {
+	var whole Gatherer
+	if ready(b.Content, parts) {
+		whole = x.gather(length)
+	} else {
 		x.body.flush()
 	}
 	var err error
@@ -107,6 +110,9 @@ func (x *exchange) send(b *Blob, status int, length int64, parts []byteRange, ar
 		err = x.sendMultipart(around, b.Content, parts)
 	} else {
 		err = x.sendRange(b.Content, parts[0])
+	}
+	if whole != nil {
+		err = x.sendWhole(whole, err)
 	}
 	x.obs.Bytes = x.body.written
 	switch {
@@ -124,6 +130,18 @@ func (x *exchange) send(b *Blob, status int, length int64, parts []byteRange, ar
 		}
 		x.fail(err)
 	}
+}
+
+// sendWhole sends what was gathered of a body, also of one that failed.
+func (x *exchange) sendWhole(g Gatherer, failed error) error {
+	if failed != nil && !x.body.started {
+		return errors.Join(failed, g.Send()) // nothing: the error is told as usual
+	}
+	err := x.sendGathered(g)
+	if err != nil {
+		x.body.writeErr = err
+	}
+	return errors.Join(failed, err)
 }
 
 // sendRange sends a part of the content; a negative length means to the end.

@@ -243,7 +243,11 @@ func (x *exchange) write(status int, content []byte) {
 	if x.r.Method == http.MethodHead || len(content) == 0 {
 		return
 	}
+	whole := x.gather(int64(len(content)))
 	n, err := x.w.Write(content)
+	if sent := x.sendGathered(whole); err == nil {
+		err = sent
+	}
 	x.obs.Bytes = int64(n)
 	if err != nil && x.obs.Err == nil {
 		x.obs.Err = err

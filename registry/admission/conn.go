@@ -1,10 +1,14 @@
 package admission
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"sync/atomic"
+
+	"entrepot/registry"
 )
 
 // Listen is ln, whose connections the gate counts and bounds.
@@ -79,6 +83,9 @@ type conn struct {
 	until     int64        // on the gate's clock; 0 is without end
 	writing   atomic.Int64 // until when a write that is under way has to end, on the gate's clock; 0 while there is none
 	closed    atomic.Bool
+
+	gathering bool
+	gathered  *bytes.Buffer // from the gate's pool while it holds something; else nil
 }
 
 // paceBytes is how much a client may be sent by one write within the pace.
@@ -86,6 +93,41 @@ const paceBytes = 4 << 20
 
 // Write implements net.Conn. The gate cuts a client off that does not take it.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.gathering {
+		if c.gathered == nil {
+			c.gathered = c.gate.buffers.Get().(*bytes.Buffer)
+		}
+		return c.gathered.Write(p)
+	}
+	return c.send(p)
+}
+
+// ReadFrom implements io.ReaderFrom: the kernel sends files.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	if err := c.Send(); err != nil {
+		return 0, err
+	}
+	return c.TCPConn.ReadFrom(r)
+}
+
+// Gather implements registry.Gatherer.
+func (c *conn) Gather() { c.gathering = true }
+
+// Send implements registry.Gatherer.
+func (c *conn) Send() error {
+	c.gathering = false
+	buf := c.gathered
+	if buf == nil {
+		return nil
+	}
+	c.gathered = nil
+	_, err := c.send(buf.Bytes())
+	buf.Reset()
+	c.gate.buffers.Put(buf)
+	return err
+}
+
+func (c *conn) send(p []byte) (int, error) {
 	if pace := int64(c.gate.cfg.Pace); pace > 0 {
 		c.writing.Store(c.gate.clock.Load() + pace*int64(1+len(p)/paceBytes))
 		defer c.writing.Store(0)
@@ -121,11 +163,16 @@ type connKey struct{}
 
 // ConnContext is for an http.Server: requests of a connection find it again.
 func (g *Gate) ConnContext(ctx context.Context, nc net.Conn) context.Context {
-	if t, ok := nc.(*tls.Conn); ok {
+	t, encrypted := nc.(*tls.Conn)
+	if encrypted {
 		nc = t.NetConn()
 	}
-	if c, ok := nc.(*conn); ok {
-		return context.WithValue(ctx, connKey{}, c)
+	c, ok := nc.(*conn)
+	if !ok {
+		return ctx
 	}
-	return ctx
+	if !encrypted {
+		ctx = registry.WithGatherer(ctx, c)
+	}
+	return context.WithValue(ctx, connKey{}, c)
 }

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
@@ -45,6 +46,7 @@ type Gate struct {
 	clock   atomic.Int64 // of Run: nanoseconds since 1970, some tenths of Pace old
 
 	requests atomic.Int64 // in flight
+	buffers  sync.Pool    // of *bytes.Buffer, of responses that are gathered
 
 	mu      sync.Mutex
 	guests  map[Client]*guest
@@ -100,6 +102,7 @@ func NewGate(cfg Config) *Gate {
 	}
 	g := &Gate{cfg: cfg, guests: make(map[Client]*guest), conns: make(map[*conn]struct{})}
 	g.clock.Store(time.Now().UnixNano())
+	g.buffers.New = func() any { return new(bytes.Buffer) }
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(g.metrics()...)
 	}
