@@ -9,7 +9,6 @@ import (
 
 	"entrepot/blobstore"
 	"entrepot/proxy/peers"
-	"entrepot/proxy/upstream"
 	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"
@@ -19,8 +18,8 @@ import (
 // cost less when the kernel sends them.
 const maxMemoryBlob = 256 << 10
 
-// Blob implements registry.Backend: from memory, from the local store, or by a
-// fill. Content by digest is the same whoever names it.
+// Blob implements registry.Backend. Content by digest is the same whoever names
+// it; whether it is theirs to have, holders says, before any of it is sent.
 func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, registry.CacheStatus, error) {
 	up, repo, err := registry.RouteImage(req, n.upstreams, n.fallback)
 	if err != nil {
@@ -31,6 +30,22 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 		cs.Outcome = registry.OutcomeError
 		return registry.Blob{}, cs, err
 	}
+	blob, cs, err := n.blob(ctx, up, repo, req)
+	if err != nil || n.holders == nil {
+		return blob, cs, err
+	}
+	if err := n.holders.vouch(ctx, nameKey{up, repo, string(req.Digest)}, blob.Size); err != nil {
+		if blob.Content != nil {
+			err = errors.Join(err, blob.Content.Close())
+		}
+		return registry.Blob{}, registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}, clientError(err, "blob", up, repo, string(req.Digest))
+	}
+	return blob, cs, nil
+}
+
+// blob answers from memory, from the local store, or by a fill.
+func (n *Node) blob(ctx context.Context, up *upstreamState, repo string, req *registry.Request) (registry.Blob, registry.CacheStatus, error) {
+	cs := registry.CacheStatus{Outcome: registry.OutcomeHit, Upstream: up.name}
 	refill := func(ctx context.Context) (registry.Content, error) {
 		return n.refill(ctx, up, repo, req.Digest)
 	}
@@ -49,8 +64,8 @@ func (n *Node) Blob(ctx context.Context, req *registry.Request) (registry.Blob, 
 	if caller.OnlyIfCached {
 		return n.blobOnItsWay(ctx, req.Digest, cs)
 	}
-	if u, ok := n.presigned(ctx, req.Digest); ok && !fromPeer {
-		return registry.Blob{Digest: req.Digest, Size: -1, Redirect: u}, cs, nil
+	if u, size, ok := n.presigned(ctx, req.Digest); ok && !fromPeer {
+		return registry.Blob{Digest: req.Digest, Size: size, Redirect: u}, cs, nil
 	}
 	blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
 	for errors.Is(err, errStored) { // committed since we looked
@@ -125,39 +140,39 @@ func (n *Node) headBlob(ctx context.Context, up *upstreamState, repo string, d d
 	if err := n.absent.recall(key); err != nil {
 		return registry.Blob{}, cs, clientError(err, "blob", up, repo, string(d))
 	}
-	resp, err := up.client.Do(ctx, &upstream.Request{
-		Method: http.MethodHead, Repository: repo, Path: repo + "/blobs/" + string(d),
-	})
+	size, err := n.askBlob(ctx, key)
 	if err != nil {
-		n.absent.remember(key, err)
 		return registry.Blob{}, cs, clientError(err, "blob", up, repo, string(d))
 	}
-	resp.Body.Close()
-	cs.Outcome, cs.FwdStatus = registry.OutcomeMiss, resp.StatusCode
-	return registry.Blob{Digest: d, Size: resp.TotalSize}, cs, nil
+	n.holders.learn(key, size) //nolint:contextcheck // kept whoever asked
+	cs.Outcome, cs.FwdStatus = registry.OutcomeMiss, http.StatusOK
+	return registry.Blob{Digest: d, Size: size}, cs, nil
 }
 
 // presigned returns a URL at which the client can fetch the blob from the
-// remote store itself, where that is wanted and the blob is there.
-func (n *Node) presigned(ctx context.Context, d digest.Digest) (string, bool) {
+// remote store itself, and its size in bytes, where that is wanted and the blob is
+// there.
+func (n *Node) presigned(ctx context.Context, d digest.Digest) (u string, size int64, ok bool) {
 	if n.redirectExpiry <= 0 || !n.remote.up() {
-		return "", false
+		return "", 0, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
 	defer cancel()
-	if _, ok := n.remoteHas.Get(d); !ok {
-		if _, err := n.remote.store.Stat(ctx, d); err != nil {
+	if size, ok = n.remoteHas.Get(d); !ok {
+		info, err := n.remote.store.Stat(ctx, d)
+		if err != nil {
 			n.remote.observe(ctx, err)
-			return "", false
+			return "", 0, false
 		}
-		n.remoteHas.Add(d, struct{}{})
+		size = info.Size
+		n.remoteHas.Add(d, size)
 	}
 	u, err := n.remote.store.Presign(ctx, d, n.redirectExpiry)
 	if err != nil {
 		n.log.Error("presigning", "digest", d, "error", err)
-		return "", false
+		return "", 0, false
 	}
-	return u, true
+	return u, size, true
 }
 
 // fillBlob joins or starts the digest's fill.
@@ -173,7 +188,7 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 	}
 	_, fromPeer := peers.CallerOf(ctx)
 	sources = append(sources, n.region.sources(d, "/v2/"+repo+"/blobs/"+string(d)+"?ns="+up.name, fromPeer, nil)...)
-	sources = append(sources, newUpstreamSource(up, repo, d))
+	sources = append(sources, n.newUpstreamSource(up, repo, d))
 	r, size, joined, err := n.filling(ctx, d, n.sizes.of(up, repo, d), paced(ctx, sources))
 	if err != nil {
 		n.absent.remember(key, err)

@@ -37,6 +37,8 @@ type FileUpstreamConfig struct {
 	// Ledger, when its Ledger is set, says what files the upstream has. Its
 	// Names begin the full names of files: "https://dl.example.org".
 	Ledger LedgerConfig
+	// Private is as in [UpstreamConfig].
+	Private bool
 }
 
 // forever is how long what is immutable is fresh.

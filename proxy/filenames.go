@@ -170,7 +170,7 @@ func date(h http.Header) time.Time {
 // once it is known which that is.
 func (n *Node) fetchFile(ctx context.Context, key nameKey, old *fileVersion) (*fileVersion, error) {
 	from := newFileSource(key.up, key.repo, key.ref, "", nil)
-	r, err := n.fills.start(ctx, &fileGoal{source: from}, []source{from})
+	r, err := n.fills.start(ctx, &fileGoal{source: from, distrusts: n.holders != nil}, []source{from})
 	if err != nil {
 		return nil, err
 	}

@@ -140,24 +140,56 @@ func (n *Node) headPromoted(ctx context.Context, key nameKey, e *ledger.Entry, v
 	return n.undescribed(e, size).described, nil
 }
 
-// fileByDigest answers content by its digest: from the store, and else from the
-// upstream, or from those that promotion writes where none is named. Whoever knows
-// a digest may have the content, as with an image's blobs.
+// fileByDigest answers content by its digest: of the upstream, or of those that
+// promotion writes where none is named. Whoever knows a digest may have the content,
+// as with an image's blobs; which of them hold it, [holders] says.
 func (n *Node) fileByDigest(ctx context.Context, up *upstreamState, d digest.Digest, head bool) (registry.File, registry.CacheStatus, error) {
-	cs := registry.CacheStatus{Outcome: registry.OutcomeHit}
 	candidates := n.promotedUpstreams()
 	if up != nil {
-		cs.Upstream, candidates = up.name, []*upstreamState{up}
+		candidates = []*upstreamState{up}
+	}
+	f, cs, err := n.contentOf(ctx, up, candidates, d, head)
+	if err != nil || n.holders == nil {
+		return f, cs, err
+	}
+	worst := blobstore.ErrNotExist
+	for _, c := range candidates {
+		err := n.holders.vouch(ctx, nameKey{up: c, repo: blobPathOf(d)}, f.Size)
+		if err == nil {
+			return f, cs, nil
+		}
+		if worse(worst, err) {
+			worst = err
+		}
+	}
+	if f.Content != nil {
+		worst = errors.Join(worst, f.Content.Close())
+	}
+	return registry.File{}, registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: cs.Upstream}, noFile(worst, up, candidates, d)
+}
+
+// noFile tells a client why there is no content with a digest, of an upstream or, where
+// that is nil, of candidates.
+func noFile(err error, up *upstreamState, candidates []*upstreamState, d digest.Digest) error {
+	if up == nil && errors.Is(err, blobstore.ErrNotExist) {
+		err = registry.Errorf(errcode.ErrorCodeBlobUnknown, "there is no content with digest %s", d)
+	}
+	if len(candidates) == 0 {
+		return err
+	}
+	return clientError(err, "file", candidates[0], blobPathOf(d), "")
+}
+
+// contentOf answers content by its digest from the store, and else from the
+// candidates, which are up alone unless that is nil.
+func (n *Node) contentOf(ctx context.Context, up *upstreamState, candidates []*upstreamState, d digest.Digest, head bool) (registry.File, registry.CacheStatus, error) {
+	cs := registry.CacheStatus{Outcome: registry.OutcomeHit}
+	if up != nil {
+		cs.Upstream = up.name
 	}
 	fail := func(err error) (registry.File, registry.CacheStatus, error) {
 		cs.Outcome = registry.OutcomeError
-		if up == nil && errors.Is(err, blobstore.ErrNotExist) {
-			err = registry.Errorf(errcode.ErrorCodeBlobUnknown, "there is no content with digest %s", d)
-		}
-		if len(candidates) == 0 {
-			return registry.File{}, cs, err
-		}
-		return registry.File{}, cs, clientError(err, "file", candidates[0], blobPathOf(d), "")
+		return registry.File{}, cs, noFile(err, up, candidates, d)
 	}
 	for _, c := range candidates {
 		if err := c.revoked(d); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"entrepot/blobstore"
@@ -17,11 +16,11 @@ import (
 // File implements registry.FileBackend. Content by digest is content; a name that
 // the upstream's ledger knows is what that says; any other is what upstream has.
 func (n *Node) File(ctx context.Context, req *registry.FileRequest) (registry.File, registry.CacheStatus, error) {
-	if d, ok := digestOfPath(req.Path); ok {
+	if d, ok := registry.DigestOfPath(req.Path); ok {
 		return n.fileByDigest(ctx, nil, d, req.Head)
 	}
 	up, path := registry.RouteFile(req, n.fileUpstreams, n.fileFallback)
-	if d, ok := digestOfPath(path); ok {
+	if d, ok := registry.DigestOfPath(path); ok {
 		return n.fileByDigest(ctx, up, d, req.Head)
 	}
 	if up == nil {
@@ -35,16 +34,6 @@ func (n *Node) File(ctx context.Context, req *registry.FileRequest) (registry.Fi
 		return n.promotedFile(ctx, nameKey{up: up, repo: path}, &e, req.Head)
 	}
 	return n.fileByName(ctx, nameKey{up, path, req.Query}, up.files.policy(name), req.Head)
-}
-
-// digestOfPath reads "blobs/sha256:<hex>". Its colon may be percent-encoded.
-func digestOfPath(path string) (digest.Digest, bool) {
-	text, ok := strings.CutPrefix(path, "blobs/")
-	if !ok || len(text) > 256 {
-		return "", false
-	}
-	d := digest.Digest(strings.Replace(strings.Replace(text, "%3A", ":", 1), "%3a", ":", 1))
-	return d, strings.HasPrefix(string(d), "sha256:") && d.Validate() == nil
 }
 
 // maxFileRounds bounds how often a request begins anew because the version that a

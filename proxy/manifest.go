@@ -132,9 +132,10 @@ func (n *Node) manifestByDigest(ctx context.Context, up *upstreamState, repo str
 	return m, cs, nil
 }
 
-// body returns a manifest's bytes by digest.
+// body returns a manifest's bytes by digest. Where upstreams are private, that a tag
+// is said to lead to them does not do.
 func (n *Node) body(ctx context.Context, up *upstreamState, repo string, d digest.Digest) ([]byte, error) {
-	if b, ok := n.memory.Get(d); ok {
+	if b, ok := n.memory.Get(d); ok && n.holders == nil {
 		return b, nil
 	}
 	m, _, err := n.manifestByDigest(ctx, up, repo, d, false)

@@ -42,6 +42,10 @@ type UpstreamConfig struct {
 	Policy Policy
 	// Ledger, when its Ledger is set, says what names the upstream has.
 	Ledger LedgerConfig
+	// Private says that not everybody may read what the upstream has. A node with
+	// such an upstream serves content by digest only as part of what is known to
+	// hold it, whichever upstream that is of.
+	Private bool
 }
 
 // Config is what a node is made of.
@@ -87,12 +91,13 @@ type Config struct {
 
 // upstreamState is an upstream with its policy.
 type upstreamState struct {
-	name   string
-	client *upstream.Upstream
-	policy Policy
-	ledger LedgerConfig
-	doubts *lru.Cache[doubt, time.Time] // when the endpoint sent wrong bytes
-	files  *fileRules                   // of a file server; nil for a registry
+	name    string
+	client  *upstream.Upstream
+	policy  Policy
+	ledger  LedgerConfig
+	private bool
+	doubts  *lru.Cache[doubt, time.Time] // when the endpoint sent wrong bytes
+	files   *fileRules                   // of a file server; nil for a registry
 }
 
 // Node is a pull-through registry, and file server. It implements
@@ -119,7 +124,8 @@ type Node struct {
 	manifestFlights flights[*registry.Manifest]
 	sizes           sizes
 	absent          absences
-	remoteHas       *lru.Cache[digest.Digest, struct{}]
+	holders         *holders                         // nil where no upstream is private
+	remoteHas       *lru.Cache[digest.Digest, int64] // its size, in bytes
 	fills           *fillSet
 	reads           *readVerifier // nil unless reads are verified
 	region          *region       // nil without peers
@@ -179,7 +185,8 @@ func New(cfg Config) (*Node, error) {
 	n.manifests = newLRU[nameKey, *registry.ManifestHead](maxManifests)
 	n.sizes = sizes{newLRU[nameKey, int64](maxSizes)}
 	n.absent = absences{newLRU[nameKey, absence](maxAbsent)}
-	n.remoteHas = newLRU[digest.Digest, struct{}](maxRemoteHas)
+	n.holders = newHolders(n)
+	n.remoteHas = newLRU[digest.Digest, int64](maxRemoteHas)
 	if cfg.VerifyReads {
 		n.reads = newReadVerifier(cfg.Local, n.log, n.spawn)
 	}
@@ -214,7 +221,10 @@ func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 		if err != nil {
 			return fmt.Errorf("upstream %s: %w", uc.Name, err)
 		}
-		n.upstreams[uc.Name] = &upstreamState{name: uc.Name, client: client, policy: uc.Policy, ledger: uc.Ledger, doubts: newLRU[doubt, time.Time](maxDoubts)}
+		n.upstreams[uc.Name] = &upstreamState{
+			name: uc.Name, client: client, policy: uc.Policy, ledger: uc.Ledger, private: uc.Private,
+			doubts: newLRU[doubt, time.Time](maxDoubts),
+		}
 	}
 	if cfg.Default == "" {
 		return nil
@@ -240,7 +250,7 @@ func (n *Node) addFileUpstreams(cfg *Config, m *metrics) error {
 			return fmt.Errorf("upstream %s of files: %w", fc.Name, err)
 		}
 		n.fileUpstreams[fc.Name] = &upstreamState{
-			name: fc.Name, client: client, policy: fc.Policy, ledger: fc.Ledger, files: rules,
+			name: fc.Name, client: client, policy: fc.Policy, ledger: fc.Ledger, private: fc.Private, files: rules,
 			doubts: newLRU[doubt, time.Time](maxDoubts),
 		}
 	}

@@ -127,11 +127,12 @@ func (t *trials) label() string { return t.up.name }
 // upstreamSource reads a blob from one repository of an upstream.
 type upstreamSource struct {
 	*trials
-	repo string
+	repo    string
+	holders *holders // is told that the repository holds the blob
 }
 
-func newUpstreamSource(up *upstreamState, repo string, d digest.Digest) *upstreamSource {
-	return &upstreamSource{trials: newTrials(up, d), repo: repo}
+func (n *Node) newUpstreamSource(up *upstreamState, repo string, d digest.Digest) *upstreamSource {
+	return &upstreamSource{trials: newTrials(up, d), repo: repo, holders: n.holders}
 }
 
 func (s *upstreamSource) open(ctx context.Context, offset, length, size int64) (io.ReadCloser, int64, error) {
@@ -146,6 +147,7 @@ func (s *upstreamSource) open(ctx context.Context, offset, length, size int64) (
 	if err != nil {
 		return nil, -1, err
 	}
+	s.holders.learn(nameKey{s.up, s.repo, string(s.digest)}, resp.TotalSize) //nolint:contextcheck // kept whoever asked
 	return resp.Body, resp.TotalSize, nil
 }
 

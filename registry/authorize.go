@@ -7,8 +7,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 )
 
-// Action is what somebody wants to do to a repository, besides reading it,
-// which is open to all.
+// Action is what somebody wants to do to a repository, besides reading it.
 type Action string
 
 // The actions.

@@ -54,7 +54,7 @@ func (x *exchange) blobHeaders(b *Blob, length int64, part *byteRange) {
 	if b.Size >= 0 {
 		x.header["Accept-Ranges"] = x.values.bytes
 	}
-	x.header["Cache-Control"] = x.values.immutable
+	x.header["Cache-Control"] = x.immutable()
 	x.header["X-Content-Type-Options"] = x.values.nosniff
 }
 
@@ -64,7 +64,7 @@ func (x *exchange) blobValidators(b *Blob) {
 	var s headerSet
 	s.validators(b)
 	s.put(x.header)
-	x.header["Cache-Control"] = x.values.immutable
+	x.header["Cache-Control"] = x.immutable()
 }
 
 func (s *headerSet) validators(b *Blob) {

@@ -85,6 +85,17 @@ func ParseFileRequest(r *http.Request) (FileRequest, error) {
 	return req, checkFilePath(path)
 }
 
+// DigestOfPath reads "blobs/sha256:<hex>", where content is had by its digest. The
+// colon may be percent-encoded.
+func DigestOfPath(path string) (digest.Digest, bool) {
+	text, ok := strings.CutPrefix(path, "blobs/")
+	if !ok || len(text) > 256 {
+		return "", false
+	}
+	d := digest.Digest(strings.Replace(strings.Replace(text, "%3A", ":", 1), "%3a", ":", 1))
+	return d, strings.HasPrefix(string(d), "sha256:") && d.Validate() == nil
+}
+
 // checkFilePath refuses a path with control characters, or with an element "."
 // or "..", however often it is encoded, and whichever slash is between.
 func checkFilePath(path string) error {

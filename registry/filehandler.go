@@ -49,6 +49,9 @@ func (x *exchange) serveFile(files FileBackend) {
 		x.fail(err)
 		return
 	}
+	if x.readers != nil && !x.permitted(x.readers.ReadFile(x.r, &req)) {
+		return
+	}
 	f, cs, err := files.File(x.r.Context(), &req)
 	if f.Content != nil {
 		defer f.Content.Close()
@@ -66,6 +69,7 @@ func (x *exchange) serveFile(files FileBackend) {
 				x.header[key] = values
 			}
 		}
+		x.confine()
 		x.write(status, nil)
 	case status != 0:
 		e := Errorf(errcode.ErrorCodeUnsupported, "the condition of the request is not met: the file has the entity tag %s", f.ETag)
@@ -126,6 +130,7 @@ func (x *exchange) fileHeaders(f *File, length int64, part *byteRange) {
 	// from guessing one.
 	x.header["Content-Type"] = nil
 	maps.Copy(x.header, f.Header)
+	x.confine()
 	s := headerSet{buf: x.scratch[:0]}
 	if length >= 0 {
 		s.buf = strconv.AppendInt(s.buf, length, 10)

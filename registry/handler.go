@@ -17,8 +17,10 @@ const DefaultWriteTimeout = 5 * time.Minute
 type Config struct {
 	// Backend answers the requests. One that is a [Writer] is written to too.
 	Backend Backend
-	// Authorizer says who may write; reading is open. Nil lets nobody.
+	// Authorizer says who may write. Nil lets nobody.
 	Authorizer Authorizer
+	// Readers says who may read. Nil lets everybody.
+	Readers Readers
 	// Logger is told what a client is not: the text of unexpected errors, and
 	// transfers that had to be cut. Nil discards it.
 	Logger *slog.Logger
@@ -45,7 +47,7 @@ type Observation struct {
 	Start    time.Time     // when the request reached the handler
 	Duration time.Duration // from Start to the last byte handed to the connection
 	ID       string        // of the request; sent as X-Request-Id, but with manifests
-	Identity string        // who wrote, as the Authorizer said; "" for what only reads
+	Identity string        // who asks, as the Authorizer or Readers said; "" where neither was asked
 	Err      error         // why the request failed or was cut; nil when all was well
 }
 
@@ -54,6 +56,7 @@ type Handler struct {
 	backend      Backend
 	writer       Writer // nil where the backend only reads
 	authorizer   Authorizer
+	readers      Readers // nil where all may read
 	logger       *slog.Logger
 	done         func(*Observation)
 	writeTimeout time.Duration
@@ -67,6 +70,8 @@ type Handler struct {
 // response's header. They are shared: nothing writes to them.
 type headerValues struct {
 	nosniff, immutable, revalidate, noStore []string
+	immutablePrivate, revalidatePrivate     []string
+	varyAuthorization                       []string
 	octetStream, json, index, text, bytes   []string
 	api, allow, artifactType                []string
 }
@@ -87,6 +92,7 @@ func NewHandler(cfg Config) *Handler {
 		backend:      cfg.Backend,
 		writer:       writer,
 		authorizer:   cfg.Authorizer,
+		readers:      cfg.Readers,
 		logger:       cfg.Logger,
 		done:         cfg.Done,
 		writeTimeout: cfg.WriteTimeout,
@@ -98,7 +104,13 @@ func NewHandler(cfg Config) *Handler {
 			immutable: []string{"max-age=31536000, immutable"},
 			// Names move: a cache may keep the answer, and asks each time
 			// whether it still holds, which the entity tag makes cheap.
-			revalidate:   []string{"no-cache"},
+			revalidate: []string{"no-cache"},
+			// The same of what not everybody may read, also where no header
+			// of the request says so: who has a certificate sends none.
+			immutablePrivate:  []string{"private, max-age=31536000, immutable"},
+			revalidatePrivate: []string{"private, no-cache"},
+			varyAuthorization: []string{"Authorization"},
+
 			noStore:      []string{"no-store"},
 			octetStream:  []string{"application/octet-stream"},
 			json:         []string{"application/json"},
@@ -141,9 +153,10 @@ type exchange struct {
 	ranges  [1]byteRange // the usual number
 	scratch [512]byte    // for making header values
 
-	plain    bool // errors are told as text: see wantsText
-	returned bool // serve ended by itself, without a panic
-	cut      bool // the connection is to be cut
+	plain      bool // errors are told as text: see wantsText
+	restricted bool // not everybody may read what is asked for
+	returned   bool // serve ended by itself, without a panic
+	cut        bool // the connection is to be cut
 }
 
 func (x *exchange) begin(w http.ResponseWriter, r *http.Request) {
@@ -197,6 +210,9 @@ func (x *exchange) serve() {
 	}
 	if !reads {
 		x.serveWrite()
+		return
+	}
+	if x.readers != nil && !x.permitted(x.readers.ReadImage(x.r, &x.req)) {
 		return
 	}
 	switch x.req.Kind {

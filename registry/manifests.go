@@ -30,9 +30,9 @@ func (x *exchange) manifest() {
 	h["Etag"] = m.etag
 	h["Docker-Content-Digest"] = m.contentDigest
 	if x.req.Digest != "" {
-		h["Cache-Control"] = x.values.immutable
+		h["Cache-Control"] = x.immutable()
 	} else {
-		h["Cache-Control"] = x.values.revalidate
+		h["Cache-Control"] = x.revalidate()
 	}
 	if status := precondition(x.r.Header, string(m.Digest), time.Time{}); status != 0 {
 		x.conditional(status, string(m.Digest))
@@ -94,7 +94,7 @@ func (x *exchange) tags() {
 	if more && len(tags) > 0 {
 		x.header["Link"] = []string{x.nextPage(tags)}
 	}
-	x.header["Cache-Control"] = x.values.revalidate
+	x.header["Cache-Control"] = x.revalidate()
 	x.header["X-Content-Type-Options"] = x.values.nosniff
 	x.document(http.StatusOK, x.values.json, content)
 }
@@ -136,7 +136,7 @@ func (x *exchange) referrers() {
 	if x.req.ArtifactType != "" {
 		x.header["Oci-Filters-Applied"] = x.values.artifactType
 	}
-	x.header["Cache-Control"] = x.values.revalidate
+	x.header["Cache-Control"] = x.revalidate()
 	x.header["X-Content-Type-Options"] = x.values.nosniff
 	x.document(http.StatusOK, x.values.index, content)
 }

@@ -2,8 +2,8 @@
 // request paths once into a [Request], asks a [Backend], and writes what it
 // answers with the right headers, ranges, conditions, status and error body.
 // A Backend that is a [Writer] is pushed to and deleted from by whom an
-// [Authorizer] lets; all others are read-only. A [FileHandler] does the same for
-// files by name.
+// [Authorizer] lets; all others are read-only. [Readers] say who may read; without
+// them all may. A [FileHandler] does the same for files by name.
 //
 // It promises that a body is never longer than announced, that an error after
 // the first byte cuts the connection instead of adding bytes, and that nothing

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"crypto/sha256"
+	"crypto/subtle"
 	"io"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +39,31 @@ func adminHandler(metrics prometheus.Gatherer, ready *atomic.Bool, version strin
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// withToken has an admin listener tell whoever does not send a token only whether the
+// process lives and is ready, which probes ask without one. "" is no token.
+func withToken(token string, admin http.Handler) http.Handler {
+	if token == "" {
+		return admin
+	}
+	want := sha256.Sum256([]byte(token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" && !sends(r, want) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="entrepot admin"`)
+			say(w, http.StatusUnauthorized, "this needs the admin token: send Authorization: Bearer TOKEN")
+			return
+		}
+		admin.ServeHTTP(w, r)
+	})
+}
+
+// sends says whether a request has the token whose hash is known. It takes as long
+// whatever the request has.
+func sends(r *http.Request, want [sha256.Size]byte) bool {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	got := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	return subtle.ConstantTimeCompare(got[:], want[:]) == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
 // say answers in plain text.

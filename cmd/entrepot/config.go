@@ -30,12 +30,14 @@ type LogConfig struct {
 // AdminConfig is the listener for operators.
 type AdminConfig struct {
 	Listen Address `yaml:"listen"`
+	Token  Secret  `yaml:"token"`
 }
 
 // NodeConfig is a pull-through node.
 type NodeConfig struct {
 	Listen          Address                       `yaml:"listen"`
 	TLS             *TLSConfig                    `yaml:"tls"`
+	Access          *AccessConfig                 `yaml:"access"`
 	Limits          LimitsConfig                  `yaml:"limits"`
 	TrustedProxies  []string                      `yaml:"trusted_proxies"`
 	Store           StoreConfig                   `yaml:"store"`
@@ -154,6 +156,7 @@ type CacheConfig struct {
 // UpstreamConfig is an OCI registry that a node pulls from.
 type UpstreamConfig struct {
 	URLs                 []URL         `yaml:"urls"`
+	Private              bool          `yaml:"private"`
 	TagTTL               Duration      `yaml:"tag_ttl"`
 	StaleWhileRevalidate Duration      `yaml:"stale_while_revalidate"`
 	MaxStale             Duration      `yaml:"max_stale"`

@@ -14,6 +14,7 @@ import (
 // FileUpstreamConfig is a file server that a node pulls from.
 type FileUpstreamConfig struct {
 	URLs                 []URL         `yaml:"urls"`
+	Private              bool          `yaml:"private"`
 	TTL                  Duration      `yaml:"ttl"`
 	MinTTL               Duration      `yaml:"min_ttl"`
 	MaxTTL               Duration      `yaml:"max_ttl"`

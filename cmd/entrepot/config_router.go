@@ -104,6 +104,9 @@ type FixedConfig struct {
 	Clients []string `yaml:"clients"`
 }
 
+// any says whether it is anybody.
+func (f *FixedConfig) any() bool { return len(f.Hosts)+len(f.Clients) > 0 }
+
 // GeoConfig is by what clients are located.
 type GeoConfig struct {
 	Dir      Path              `yaml:"dir"`

@@ -19,7 +19,6 @@ import (
 	"entrepot/cmd/internal/yamlconf"
 	"entrepot/promote/ledger"
 	"entrepot/registry"
-	"entrepot/registry/access"
 )
 
 // leastMemory is the smallest memory tier: less holds no manifests worth having.
@@ -37,6 +36,7 @@ func (c check) config(cfg *Config) {
 	if !c.Has("node") && !c.Has("origin") && !c.Has("router") {
 		c.Problemf("", "the file configures no role; add node: with store and upstreams, origin: with store, or router: with mirrors")
 	}
+	c.admin(&cfg.Admin)
 	taken := []struct {
 		key     string
 		address Address
@@ -143,13 +143,7 @@ func (c check) rule(path string, r RuleConfig) {
 			c.Problemf(fmt.Sprintf("%s.actions[%d]", path, i), "%s.actions: %q is neither push nor delete", path, action)
 		}
 	}
-	for key, patterns := range map[string][]string{"repositories": r.Repositories, "files": r.Files} {
-		for i, pattern := range patterns {
-			if _, err := access.ParsePattern(pattern); err != nil {
-				c.Problemf(fmt.Sprintf("%s.%s[%d]", path, key, i), "%s.%s: %v", path, key, err)
-			}
-		}
-	}
+	c.namePatterns(path, r.Repositories, r.Files)
 }
 
 // collide reports whether two listeners cannot exist side by side.
@@ -181,6 +175,7 @@ func (c check) node(n *NodeConfig) {
 		c.Problemf("node.upstreams", "node.upstreams is missing; name at least one registry, such as docker.io: {}, or a file server in node.files")
 	}
 	c.files(n)
+	c.access(n)
 	names := slices.Sorted(maps.Keys(n.Upstreams))
 	for _, name := range names {
 		u := n.Upstreams[name]

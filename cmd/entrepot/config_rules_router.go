@@ -41,7 +41,7 @@ func (c check) router(r *RouterConfig, node *NodeConfig) {
 		c.problems(key, key+": ", err)
 	}
 	c.routerNames(r)
-	if len(r.Fixed.Hosts)+len(r.Fixed.Clients) > 0 && node == nil {
+	if r.Fixed.any() && node == nil {
 		c.Problemf("router.fixed", "router.fixed needs a node in the same file, which serves those who are not redirected; add node:")
 	}
 	if r.Probes.Interval < Duration(time.Second) || r.Probes.Timeout < Duration(100*time.Millisecond) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -96,7 +97,8 @@ func serve(ctx context.Context, cfg *Config, file string, stderr io.Writer) erro
 	// stores are open.
 	own := new(LimitsConfig)
 	own.SetDefaults()
-	p.start(p.admin, newServer(adminHandler(p.registry, &p.ready, build.Version, mirrorAdmin(p.mirror.Load)), nil, own, logs.main))
+	operators := withToken(string(cfg.Admin.Token), adminHandler(p.registry, &p.ready, build.Version, mirrorAdmin(p.mirror.Load)))
+	p.start(p.admin, newServer(operators, nil, own, logs.main))
 	roles, err := openRoles(cfg, file, logs, p.registry, build) //nolint:contextcheck // roles live until close, not until the signal
 	if err != nil {
 		return errors.Join(err, p.shutdown(cut, 0))
@@ -219,8 +221,9 @@ type process struct {
 // door is where a role listens.
 type door struct {
 	*net.TCPListener
-	role    string      // its key in the configuration
-	tls     *tls.Config // nil is plain HTTP
+	role    string         // its key in the configuration
+	tls     *tls.Config    // nil is plain HTTP
+	clients *x509.CertPool // authorities of the certificates that clients are asked for; nil asks for none
 	limits  *LimitsConfig
 	trusted []netip.Prefix // whose forwarding headers are believed
 }
@@ -238,8 +241,12 @@ func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (_ *process, 
 	if p.admin, err = listen(ctx, "admin.listen", cfg.Admin.Listen); err != nil {
 		return nil, err
 	}
+	clients, err := cfg.Node.clientAuthorities()
+	if err != nil {
+		return nil, err
+	}
 	if cfg.Node != nil {
-		if err := p.open(ctx, door{role: "node", limits: &cfg.Node.Limits}, cfg.Node.Listen, cfg.Node.TLS, cfg.Node.TrustedProxies, log); err != nil {
+		if err := p.open(ctx, door{role: "node", limits: &cfg.Node.Limits, clients: clients}, cfg.Node.Listen, cfg.Node.TLS, cfg.Node.TrustedProxies, log); err != nil {
 			return nil, err
 		}
 	}
@@ -249,7 +256,11 @@ func listenAll(ctx context.Context, cfg *Config, log *slog.Logger) (_ *process, 
 		}
 	}
 	if cfg.Router != nil {
-		if err := p.open(ctx, door{role: "router", limits: &cfg.Router.Limits}, cfg.Router.Listen, cfg.Router.TLS, cfg.Router.TrustedProxies, log); err != nil {
+		d := door{role: "router", limits: &cfg.Router.Limits}
+		if cfg.Router.Fixed.any() { // then the node answers here too
+			d.clients = clients
+		}
+		if err := p.open(ctx, d, cfg.Router.Listen, cfg.Router.TLS, cfg.Router.TrustedProxies, log); err != nil {
 			return nil, err
 		}
 	}
@@ -271,6 +282,7 @@ func (p *process) open(ctx context.Context, d door, address Address, files *TLSC
 			return fmt.Errorf("%s.tls: %w", d.role, err)
 		}
 		d.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Certificate}
+		askClients(d.tls, d.clients)
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)
 		p.running.Go(func() {

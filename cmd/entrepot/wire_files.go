@@ -98,6 +98,7 @@ func fileUpstreamOf(name string, u *FileUpstreamConfig, log *slog.Logger, build 
 		Immutable: u.Immutable,
 		Moving:    u.Moving,
 		Verify:    u.Verify,
+		Private:   u.Private,
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"entrepot/proxy/mirror"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
+	"entrepot/registry/access"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -29,7 +30,9 @@ const checkTimeout = 30 * time.Second
 type node struct {
 	http   http.Handler
 	engine *proxy.Node
-	follow []*ledger.Follower
+	// readers say who may pull; nil where all may.
+	readers *access.Readers
+	follow  []*ledger.Follower
 	// ledgers are those of follow, as ledgerID calls them.
 	ledgers map[string]*ledger.Follower
 	dir     *blobstore.Dir
@@ -52,6 +55,9 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 			err = errors.Join(err, n.closeStores())
 		}
 	}()
+	if n.readers, err = openReaders(cfg, logs.main); err != nil {
+		return nil, err
+	}
 	if err := n.openStores(cfg, logs); err != nil {
 		return nil, err
 	}
@@ -107,6 +113,9 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 		Logger:       logs.main,
 		Done:         observe(newRequestMetrics(reg, names), logs.access),
 		WriteTimeout: cfg.Limits.pace(),
+	}
+	if n.readers != nil { // only then: an interface that holds a nil *Readers is not nil
+		surface.Readers = regionReaders{n.readers}
 	}
 	n.http = registry.NewHandler(surface)
 	if len(cfg.Files) > 0 {
@@ -168,6 +177,9 @@ func (n *node) start(log *slog.Logger) {
 	}
 	if n.mirror != nil {
 		n.running.Go(func() { n.mirror.Run(running) })
+	}
+	if n.readers != nil {
+		n.running.Go(func() { n.readers.Run(running) })
 	}
 	if n.remote == nil {
 		return
@@ -237,5 +249,6 @@ func upstreamOf(name string, u UpstreamConfig, log *slog.Logger, build buildVers
 			MaxStale:             time.Duration(u.MaxStale),
 			NegativeTTL:          time.Duration(u.NegativeTTL),
 		},
+		Private: u.Private,
 	}
 }

@@ -1,13 +1,15 @@
-// Package access says who may write: identities with passwords in an htpasswd
-// file, and rules that say which repositories and files each may push to and
-// delete from. It is the [registry.Authorizer] of an origin.
+// Package access says who may do what. [Access] is the [registry.Authorizer] of
+// an origin: identities with passwords in an htpasswd file, and rules that say
+// which repositories and files each may push to and delete from. [Readers] are
+// the [registry.Readers] of a node: identities with passwords, tokens or
+// certificates, and rules that say what of which upstream each may pull.
 //
 // The file is read again when it changes, without a restart; while a new one is
 // broken, the last good one holds. Only bcrypt is taken. What was verified is
 // remembered for a while, so that a promotion of thousands of requests pays for
 // bcrypt once.
 //
-// It does not decide who may read, lock anybody out, or know of tokens.
+// It issues no tokens, and locks nobody out.
 //
 // distribution's htpasswd access controller is not used: it makes a file that
 // is missing, with an identity of its own whose password it logs; it passes
@@ -17,19 +19,14 @@ package access
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime"
-	"strconv"
 	"time"
 
 	"entrepot/registry"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
-	"golang.org/x/crypto/bcrypt"
 )
 
 // Defaults of Config.
@@ -62,13 +59,9 @@ type Config struct {
 
 // Access authorizes writing. It is safe for concurrent use.
 type Access struct {
-	file      *file
+	passwords *passwords
 	rules     rules
-	verified  *verified // nil when nothing is remembered
 	challenge string
-	// comparing holds an element for each bcrypt at work. Guesses wait for one
-	// another; whoever is remembered does not wait for them.
-	comparing chan struct{}
 }
 
 // New reads the htpasswd file and checks the rules. Its error names every
@@ -84,23 +77,12 @@ func New(cfg Config) (*Access, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the rules of who may write: %w", err)
 	}
-	a := &Access{
-		rules:     rules,
-		challenge: "Basic realm=" + quoteRealm(cmp.Or(cfg.Realm, DefaultRealm)) + `, charset="UTF-8"`,
-		comparing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-	}
-	if a.file, err = openFile(cfg.File, cfg.Now, cfg.Logger); err != nil {
+	a := &Access{rules: rules, challenge: basicChallenge(cfg.Realm)}
+	if a.passwords, err = openPasswords(cfg.File, cfg.RememberFor, cfg.Now, cfg.Logger); err != nil {
 		return nil, err
 	}
-	for _, identity := range rules.identities() {
-		if _, ok := a.file.current().hashes[identity]; !ok {
-			cfg.Logger.Warn("a rule names an identity that the htpasswd file does not have", "identity", identity, "file", cfg.File)
-		}
-	}
-	if cfg.RememberFor >= 0 {
-		if a.verified, err = newVerified(cmp.Or(cfg.RememberFor, DefaultRememberFor), cfg.Now); err != nil {
-			return nil, fmt.Errorf("remembering verified passwords: %w", err)
-		}
+	for _, identity := range a.passwords.missing(rules.identities()) {
+		cfg.Logger.Warn("a rule names an identity that the htpasswd file does not have", "identity", identity, "file", cfg.File)
 	}
 	return a, nil
 }
@@ -131,7 +113,7 @@ func (a *Access) authorize(r *http.Request, action registry.Action, kind kind, n
 	if !ok {
 		return "", a.unauthorized("this needs a name and a password that may write here: send them by HTTP Basic authentication")
 	}
-	right, err := a.authenticate(r.Context(), identity, password)
+	right, err := a.passwords.authenticate(r.Context(), identity, password)
 	if err != nil {
 		return "", err
 	}
@@ -153,46 +135,16 @@ func (a *Access) unauthorized(message string) error {
 	return e
 }
 
-// authenticate says whether a password is the identity's. It takes as long for
-// an identity that is not in the file as for one of the highest cost there, so
-// that nobody learns by the time who is.
-func (a *Access) authenticate(ctx context.Context, identity, password string) (bool, error) {
-	table := a.file.current()
-	hash, known := table.hashes[identity]
-	if !known {
-		hash = table.dummy
-	}
-	if known && a.verified.has(identity, password, hash) {
-		return true, nil
-	}
-	select {
-	case a.comparing <- struct{}{}:
-		defer func() { <-a.comparing }()
-	case <-ctx.Done():
-		return false, fmt.Errorf("waiting to verify a password: %w", ctx.Err())
-	}
-	// Requests that came together, as those of a promotion do, need it once.
-	if known && a.verified.has(identity, password, hash) {
-		return true, nil
-	}
-	err := bcrypt.CompareHashAndPassword(hash, []byte(password))
-	switch {
-	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
-		return false, nil
-	case err != nil: // the file was checked when it was read
-		return false, fmt.Errorf("verifying the password of identity %s: %w", strconv.Quote(identity), err)
-	case !known: // somebody found the dummy's password, which helps nobody
-		return false, nil
-	}
-	a.verified.add(identity, password, hash)
-	return true, nil
+// basicChallenge asks for a name and a password (RFC 7617, section 2).
+func basicChallenge(realm string) string {
+	return "Basic realm=" + quoted(cmp.Or(realm, DefaultRealm)) + `, charset="UTF-8"`
 }
 
-// quoteRealm is a realm as a quoted-string (RFC 9110, section 5.6.4).
-func quoteRealm(realm string) string {
+// quoted is a text as a quoted-string (RFC 9110, section 5.6.4).
+func quoted(text string) string {
 	quoted := []byte{'"'}
-	for i := range len(realm) {
-		c := realm[i]
+	for i := range len(text) {
+		c := text[i]
 		switch {
 		case c == '"' || c == '\\':
 			quoted = append(quoted, '\\', c)

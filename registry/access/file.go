@@ -83,7 +83,7 @@ func (f *file) refresh() {
 		f.sure = false
 		if err.Error() != f.failure {
 			f.failure = err.Error()
-			f.log.Error("the htpasswd file has changed and cannot be used: who could write before still can", "error", f.broken(err))
+			f.log.Error("the htpasswd file has changed and cannot be used: the one before still holds", "error", f.broken(err))
 		}
 		return
 	}
