@@ -58,11 +58,10 @@ const (
 type candidate struct {
 	Choice
 
-	full  bool
-	bits  uint8 // of the prefix that declares it, plus one
-	order int32
+	full, shares bool
+	bits         uint8 // of the prefix that declares it, plus one
+	order        int32
 	// perGiB and score are the order of those that share.
-	shares        bool
 	perGiB, score float64
 }
 
@@ -140,16 +139,16 @@ func (s *search) best(into []candidate) []candidate {
 		s.last = Origin
 	}
 	for {
-		top := into[:0]
+		top, enough := into[:0], math.Inf(1)
 		nearby := s.l.from[s.q.Place.Continent]
 		for n := range nearby {
 			h := &nearby[n]
-			// Most mirrors are too far, which is the cheapest to see.
-			if len(top) == s.most && top[s.most-1].Class == Elsewhere && !top[s.most-1].full && h.exceeds(s.q, s.at, s.enough(top), s.l.model) {
+			if h.outside(s.q, s.last) || h.exceeds(s.q, s.at, enough, s.l.model) { // most are too far, which is the cheapest to see
 				continue
 			}
 			if c := s.candidate(int(h.index)); c.order >= 0 {
 				top = insert(top, &c, s.most)
+				enough = s.enough(top)
 			}
 		}
 		if len(top) > 0 || s.last == Community {
@@ -165,6 +164,9 @@ func (s *search) best(into []candidate) []candidate {
 func (s *search) enough(top []candidate) float64 {
 	const picosecond = 1e-9
 	first, last := &top[0], &top[len(top)-1]
+	if len(top) < s.most || last.Class != Elsewhere || last.full {
+		return math.Inf(1)
+	}
 	if last.together(first) && last.Cost <= nearLimit(first.Cost) {
 		s.crowded = true
 		return first.Cost - picosecond
@@ -194,17 +196,18 @@ func (s *search) candidate(i int) candidate {
 
 // insert keeps the first most candidates in order.
 func insert(top []candidate, c *candidate, most int) []candidate {
-	if len(top) == most {
-		if !c.before(&top[most-1]) {
-			return top
-		}
-		top = top[:most-1]
+	switch at := len(top); {
+	case at < most:
+		top = append(top, *c)
+	case !c.before(&top[at-1]):
+		return top
 	}
-	at := len(top)
-	for at > 0 && c.before(&top[at-1]) {
-		at--
+	at := len(top) - 1
+	for ; at > 0 && c.before(&top[at-1]); at-- {
+		top[at] = top[at-1]
 	}
-	return slices.Insert(top, at, *c)
+	top[at] = *c
+	return top
 }
 
 // share orders the near ones among the first. When more are near than were wanted,
@@ -220,8 +223,11 @@ func (s *search) share(best []candidate) []candidate {
 	for near < len(best) && best[near].together(&first) && best[near].Cost <= limit {
 		near++
 	}
-	if s.crowded || near == s.most && near < s.l.Len() {
-		return s.again(&first, limit, key, best[:0])
+	switch {
+	case near == s.most && near < s.l.Len(): // none that is not near can be among the first
+		return s.again(&first, limit, limit, key, best[:0])
+	case s.crowded:
+		return s.again(&first, limit, math.Inf(1), key, best[:0])
 	}
 	for i := range near { // insertion sort
 		c := best[i]
@@ -231,20 +237,26 @@ func (s *search) share(best []candidate) []candidate {
 	return best
 }
 
-// again looks for the first candidates when the best is known, and with it who
-// shares.
-func (s *search) again(first *candidate, limit float64, key uint64, top []candidate) []candidate {
+// again looks for the first candidates when the best is known, and with it up to
+// which cost one shares. No candidate costs more than enough.
+func (s *search) again(first *candidate, limit, enough float64, key uint64, top []candidate) []candidate {
 	least, nearby := first.Cost, s.l.from[s.q.Place.Continent]
 	for n := range nearby {
 		h := &nearby[n]
+		if h.outside(s.q, s.last) {
+			continue
+		}
 		if len(top) == s.most {
 			last := &top[s.most-1]
-			if last.shares && !s.l.mirrors[h.index].mayBeat(last, key) {
+			if last.shares && !h.mayBeat(last, key) {
 				continue
 			}
-			if last.Class == Elsewhere && !last.full && h.exceeds(s.q, s.at, max(limit, last.Cost), s.l.model) {
-				continue
+			if last.Class == Elsewhere && !last.full {
+				enough = max(limit, last.Cost)
 			}
+		}
+		if h.exceeds(s.q, s.at, enough, s.l.model) {
+			continue
 		}
 		c := s.candidate(int(h.index))
 		if c.order < 0 {
@@ -256,15 +268,6 @@ func (s *search) again(first *candidate, limit float64, key uint64, top []candid
 		top = insert(top, &c, s.most)
 	}
 	return top
-}
-
-// mayBeat says whether a mirror may come before a candidate that shares. It costs
-// less to say than the score: -ln(u) is at least 1-u.
-func (m *prepared) mayBeat(c *candidate, key uint64) bool {
-	if m.CostPerGiB != c.perGiB {
-		return m.CostPerGiB < c.perGiB
-	}
-	return m.weight/(1-uniform(key, m.hash)) >= c.score
 }
 
 // score makes a candidate one that shares, with others whose least cost is known.

@@ -14,10 +14,14 @@ import (
 type hint struct {
 	at      vector
 	least   float64 // milliseconds at a distance of 0, in the mirror's country
+	hash    uint64  // these three as the mirror has them
+	weight  float64
+	perGiB  float32
+	index   int32
 	country locate.Country
+	tier    Tier
 	cloud   bool // it is in one
 	always  bool // distance is not all that counts
-	index   int32
 }
 
 // hints are of all mirrors. Those that are near most clients of the continent come
@@ -28,7 +32,8 @@ func (l *List) hints(continent locate.Continent) []hint {
 	for i := range all {
 		m := &l.mirrors[i]
 		h := hint{
-			at: m.at, country: m.Country, cloud: m.Cloud != "", index: int32(i),
+			at: m.at, country: m.Country, tier: m.Tier, cloud: m.Cloud != "", index: int32(i),
+			hash: m.hash, weight: m.weight, perGiB: float32(m.CostPerGiB),
 			least:  l.model.Base + l.model.continents[continent][m.Continent],
 			always: len(m.Prefixes) > 0 || len(m.measured) > 0,
 		}
@@ -41,13 +46,31 @@ func (l *List) hints(continent locate.Continent) []hint {
 	return all
 }
 
+// outside says that the mirror is of a tier that does not count, and that nothing
+// declares the client to be its own.
+func (h *hint) outside(q *Query, last Tier) bool {
+	return h.tier > last && !h.always && (!h.cloud || q.Place.Cloud == "")
+}
+
+// mayBeat says whether the mirror may come before a candidate that shares. It costs
+// less to say than the score: -ln(u) is at least 1-u.
+func (h *hint) mayBeat(c *candidate, key uint64) bool {
+	if h.perGiB != float32(c.perGiB) {
+		return h.perGiB < float32(c.perGiB)
+	}
+	return h.weight/(1-uniform(key, h.hash)) >= c.score
+}
+
 // exceeds says whether the mirror costs a client more than some milliseconds, as
 // far as that is plain: by the client's radius, and by the first terms of the arc's
 // series over its chord, which are never longer than the arc. When it says no, the
 // mirror may cost more all the same.
 func (h *hint) exceeds(q *Query, at vector, millis float64, c *model) bool {
-	if h.always || !q.Place.Located || h.cloud && q.Place.Cloud != "" {
+	if h.always || h.cloud && q.Place.Cloud != "" {
 		return false
+	}
+	if !q.Place.Located {
+		return millis < c.Base
 	}
 	millis -= h.least
 	if q.Place.Country != h.country {
