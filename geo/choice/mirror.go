@@ -159,7 +159,7 @@ func (m *Mirror) Location(secure bool, t *Target) string {
 	if base == nil {
 		return ""
 	}
-	host := base.Scheme + "://" + base.Host
+	// Each in one concatenation: every redirect has one.
 	path := strings.TrimSuffix(base.EscapedPath(), "/")
 	var location string
 	switch m.Kind {
@@ -168,28 +168,28 @@ func (m *Mirror) Location(secure bool, t *Target) string {
 			return ""
 		}
 		hex := t.Digest.Encoded()
-		location = host + strings.NewReplacer(
+		location = base.Scheme + "://" + base.Host + strings.NewReplacer(
 			"{digest}", string(t.Digest), "{algorithm}", string(t.Digest.Algorithm()), "{hex}", hex, "{hex2}", hex[:2],
 		).Replace(templatePath(base))
 	case Registry:
 		if t.Repository == "" {
 			return ""
 		}
-		location = host + "/v2" + path + "/" + t.Repository + "/" + t.Route
+		location = base.Scheme + "://" + base.Host + "/v2" + path + "/" + t.Repository + "/" + t.Route
 	case Files:
 		if t.File == "" {
 			return ""
 		}
-		location = host + path + "/" + t.File
+		location = base.Scheme + "://" + base.Host + path + "/" + t.File
 	case Node:
-		namespace := t.Namespace
-		if namespace != "" {
-			namespace += "/"
+		slash := ""
+		if t.Namespace != "" {
+			slash = "/"
 		}
 		if t.Repository != "" {
-			location = host + "/v2" + path + "/" + namespace + t.Repository + "/" + t.Route
+			location = base.Scheme + "://" + base.Host + "/v2" + path + "/" + t.Namespace + slash + t.Repository + "/" + t.Route
 		} else {
-			location = host + path + "/" + namespace + t.File
+			location = base.Scheme + "://" + base.Host + path + "/" + t.Namespace + slash + t.File
 		}
 	}
 	if t.Query != "" {
