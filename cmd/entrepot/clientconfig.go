@@ -136,18 +136,30 @@ func (c *clientConfig) run(cmd *cobra.Command) error {
 
 // server is what the command line says of the server.
 func (c *clientConfig) server() (*clientconf.Server, error) {
-	u, err := clientconf.ParseURL(c.node + c.router)
+	s, err := openServer(c.node+c.router, c.ca)
 	if err != nil {
 		return nil, err
 	}
-	s := &clientconf.Server{URL: u, Untrusted: c.untrusted, DialTimeout: c.dialTimeout}
-	if c.ca != "" {
-		if s.CA, err = readSmall(c.ca); err != nil {
-			return nil, fmt.Errorf("--ca: %w", err)
-		}
-		if !x509.NewCertPool().AppendCertsFromPEM(s.CA) {
-			return nil, fmt.Errorf("--ca: %s holds no PEM certificate", c.ca)
-		}
+	s.Untrusted, s.DialTimeout = c.untrusted, c.dialTimeout
+	return s, nil
+}
+
+// openServer is a node or router by its URL, with the authority in a file, which may
+// be "".
+func openServer(at, ca string) (*clientconf.Server, error) {
+	u, err := clientconf.ParseURL(at)
+	if err != nil {
+		return nil, err
+	}
+	s := &clientconf.Server{URL: u}
+	if ca == "" {
+		return s, nil
+	}
+	if s.CA, err = readSmall(ca); err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(s.CA) {
+		return nil, fmt.Errorf("--ca: %s holds no PEM certificate", ca)
 	}
 	return s, nil
 }

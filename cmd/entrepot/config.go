@@ -52,6 +52,7 @@ type NodeConfig struct {
 	Files           map[string]FileUpstreamConfig `yaml:"files"`
 	Mirror          *MirrorNodeConfig             `yaml:"mirror"`
 	Peers           *PeersConfig                  `yaml:"peers"`
+	Prefetch        map[string]PrefetchConfig     `yaml:"prefetch"`
 }
 
 // OriginConfig is the production registry and file store, which promotion

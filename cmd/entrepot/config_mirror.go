@@ -45,18 +45,21 @@ func (m *MirrorNodeConfig) rules() ([]mirror.Rule, error) {
 }
 
 // windows are when it may fetch. Errors name the key.
-func (m *MirrorNodeConfig) windows() (mirror.Windows, error) {
+func (m *MirrorNodeConfig) windows() (mirror.Windows, error) { return windowsOf(m.Windows, m.TimeZone) }
+
+// windowsOf reads times of the day in a zone. Errors name the key.
+func windowsOf(spans []string, timeZone string) (mirror.Windows, error) {
 	var w mirror.Windows
-	for i, text := range m.Windows {
+	for i, text := range spans {
 		span, err := mirror.ParseSpan(text)
 		if err != nil {
 			return w, fmt.Errorf("windows[%d]: %w", i, err)
 		}
 		w.Spans = append(w.Spans, span)
 	}
-	zone, err := time.LoadLocation(m.TimeZone)
+	zone, err := time.LoadLocation(timeZone)
 	if err != nil {
-		return w, fmt.Errorf("time_zone: %q is not known here; write one such as Europe/Zurich", m.TimeZone)
+		return w, fmt.Errorf("time_zone: %q is not known here; write one such as Europe/Zurich", timeZone)
 	}
 	w.Zone = zone
 	return w, nil

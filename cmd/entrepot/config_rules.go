@@ -188,6 +188,7 @@ func (c check) node(n *NodeConfig) {
 	if _, ok := n.Upstreams[n.DefaultUpstream]; !ok && n.DefaultUpstream != "" {
 		c.Problemf("node.default_upstream", "node.default_upstream: %q is not one of node.upstreams: %s", n.DefaultUpstream, strings.Join(names, ", "))
 	}
+	c.prefetch(n)
 	if n.Mirror != nil {
 		c.mirror(n)
 	}

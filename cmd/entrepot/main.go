@@ -31,6 +31,7 @@ func rootCommand() *cobra.Command {
 		geoCommand(),
 		mirrorCommand(),
 		clientConfigCommand(),
+		warmCommand(),
 		configCommand(),
 		versionCommand(),
 	)
@@ -54,8 +55,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	return statusOf(root.ExecuteContext(ctx), stderr)
+}
+
+// statusOf tells the error of a command on stderr, and is its exit status.
+func statusOf(err error, stderr io.Writer) int {
 	tell := func(line string) { _, _ = fmt.Fprintln(stderr, "entrepot: "+line) } // there is nowhere else to tell it
-	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
 	}

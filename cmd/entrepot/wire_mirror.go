@@ -25,6 +25,18 @@ func (n *node) openMirror(cfg *NodeConfig, engine *proxy.Config, logs *loggers, 
 	if err != nil {
 		return err
 	}
+	n.mirror = mirror.New(context.Background(), mirror.Config{
+		Node: n.engine, Store: n.dir, Upstreams: n.ledgerUpstreams(cfg, engine), Rules: rules,
+		Bandwidth: int64(cfg.Mirror.Bandwidth), Windows: windows,
+		Every: time.Duration(cfg.Mirror.Every), Recheck: time.Duration(cfg.Mirror.Recheck),
+		Parallel: cfg.Mirror.Parallel, Logger: logs.main,
+	})
+	reg.MustRegister(mirrorMetrics(n.mirror)...)
+	return nil
+}
+
+// ledgerUpstreams are the upstreams that have a ledger.
+func (n *node) ledgerUpstreams(cfg *NodeConfig, engine *proxy.Config) []mirror.Upstream {
 	var ups []mirror.Upstream
 	for _, u := range engine.Upstreams {
 		if l := cfg.Upstreams[u.Name].Ledger; l != nil {
@@ -36,14 +48,7 @@ func (n *node) openMirror(cfg *NodeConfig, engine *proxy.Config, logs *loggers, 
 			ups = append(ups, mirror.Upstream{Name: f.Name, Kind: ledger.File, Ledger: n.ledgers[ledgerID(l)], Names: f.Ledger.Names})
 		}
 	}
-	n.mirror = mirror.New(context.Background(), mirror.Config{
-		Node: n.engine, Store: n.dir, Upstreams: ups, Rules: rules,
-		Bandwidth: int64(cfg.Mirror.Bandwidth), Windows: windows,
-		Every: time.Duration(cfg.Mirror.Every), Recheck: time.Duration(cfg.Mirror.Recheck),
-		Parallel: cfg.Mirror.Parallel, Logger: logs.main,
-	})
-	reg.MustRegister(mirrorMetrics(n.mirror)...)
-	return nil
+	return ups
 }
 
 // mirrorMetrics are what an operator of a mirror watches.

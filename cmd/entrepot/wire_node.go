@@ -17,6 +17,7 @@ import (
 	"entrepot/proxy"
 	"entrepot/proxy/mirror"
 	"entrepot/proxy/upstream"
+	"entrepot/proxy/warm"
 	"entrepot/registry"
 	"entrepot/registry/access"
 
@@ -34,12 +35,13 @@ type node struct {
 	readers *access.Readers
 	follow  []*ledger.Follower
 	// ledgers are those of follow, as ledgerID calls them.
-	ledgers map[string]*ledger.Follower
-	dir     *blobstore.Dir
-	scrub   *blobstore.Scrubber // nil when it is turned off
-	mirror  *mirror.Mirror      // nil when nothing is held
-	memory  *blobstore.Memory
-	remote  *blobstore.S3 // nil without a bucket
+	ledgers  map[string]*ledger.Follower
+	dir      *blobstore.Dir
+	scrub    *blobstore.Scrubber // nil when it is turned off
+	mirror   *mirror.Mirror      // nil when nothing is held
+	prefetch *warm.Prefetcher    // nil without schedules
+	memory   *blobstore.Memory
+	remote   *blobstore.S3 // nil without a bucket
 
 	running sync.WaitGroup
 	end     context.CancelFunc // of what runs
@@ -105,6 +107,11 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if cfg.Mirror != nil {
 		if err := n.openMirror(cfg, &engine, logs, reg); err != nil {
 			return nil, fmt.Errorf("node.mirror: %w", err)
+		}
+	}
+	if len(cfg.Prefetch) > 0 {
+		if n.prefetch, err = n.openPrefetch(cfg, &engine, logs, reg); err != nil {
+			return nil, fmt.Errorf("node.prefetch: %w", err)
 		}
 	}
 	names = slices.AppendSeq(names, maps.Keys(cfg.Files))
@@ -180,6 +187,9 @@ func (n *node) start(log *slog.Logger) {
 	}
 	if n.readers != nil {
 		n.running.Go(func() { n.readers.Run(running) })
+	}
+	if n.prefetch != nil {
+		n.running.Go(func() { n.prefetch.Run(running) })
 	}
 	if n.remote == nil {
 		return

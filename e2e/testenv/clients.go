@@ -27,6 +27,9 @@ type Source struct {
 	Upstream string // the upstream's host as names have it, such as "registry.test"
 	// Login gives clients a name and password for Address.
 	Login bool
+	// Root, when set, is a folder that has the client's files as its machine's root
+	// would: clients that know mirrors use those, in place of some of their own.
+	Root string
 }
 
 // home makes a home directory for a client.
@@ -67,11 +70,13 @@ type Skopeo struct{}
 func (Skopeo) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 	t.Helper()
 	home, out := from.home(t), t.TempDir()
-	run(t, home, Debian(t, "skopeo", "skopeo"), "copy",
-		"--policy", acceptAnything(t, home),
-		"--registries-conf", mirrorConf(t, home, from),
-		"--override-os", "linux", "--override-arch", "amd64",
-		"docker://"+from.Upstream+"/"+a.Name(), "dir:"+out)
+	args := []string{"copy", "--policy", acceptAnything(t, home), "--override-os", "linux", "--override-arch", "amd64"}
+	if from.Root == "" {
+		args = append(args, "--registries-conf", mirrorConf(t, home, from))
+	} else {
+		useRegistries(t, home, from.Root)
+	}
+	run(t, home, Debian(t, "skopeo", "skopeo"), append(args, "docker://"+from.Upstream+"/"+a.Name(), "dir:"+out)...)
 	for _, blob := range a.Blobs {
 		checkFile(t, filepath.Join(out, blob.Digest.Encoded()), blob.Digest)
 	}
@@ -91,12 +96,17 @@ func (Podman) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 		t.Fatalf("preparing podman's home: %v", err)
 	}
 	acceptAnything(t, filepath.Join(home, ".config", "containers"))
-	env := "CONTAINERS_REGISTRIES_CONF=" + mirrorConf(t, home, from)
+	var env []string
+	if from.Root == "" {
+		env = append(env, "CONTAINERS_REGISTRIES_CONF="+mirrorConf(t, home, from))
+	} else {
+		useRegistries(t, home, from.Root)
+	}
 	// vfs needs no mount and leaves none behind; a runroot has at most 50 bytes.
 	store := []string{"--root", storage + "/root", "--runroot", storage + "/run", "--storage-driver", "vfs"}
 	name := from.Upstream + "/" + a.Name()
 	command := func(args ...string) string {
-		return runEnv(t, home, []string{env}, podman, append(slices.Clone(store), args...)...)
+		return runEnv(t, home, env, podman, append(slices.Clone(store), args...)...)
 	}
 	command("pull", "--quiet", "--os", "linux", "--arch", "amd64", name)
 	return parseDigest(t, "podman", command("image", "inspect", "--format", "{{.Digest}}", name))
@@ -171,6 +181,21 @@ func (Helm) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 	}
 	checkFile(t, archives[0], a.Blobs[0].Digest)
 	return parseDigest(t, "helm", said)
+}
+
+// useRegistries has a machine's registries.conf and its drop-ins be those of the user
+// whose home it is: a user's are read as the machine's are.
+func useRegistries(t testing.TB, home, root string) {
+	t.Helper()
+	user := filepath.Join(home, ".config", "containers")
+	if err := os.MkdirAll(user, 0o755); err != nil {
+		t.Fatalf("preparing a home: %v", err)
+	}
+	for _, name := range []string{"registries.conf", "registries.conf.d"} {
+		if err := os.Symlink(filepath.Join(root, "etc", "containers", name), filepath.Join(user, name)); err != nil {
+			t.Fatalf("preparing a home: %v", err)
+		}
+	}
 }
 
 // mirrorConf writes a registries.conf in which the node is the upstream's

@@ -47,16 +47,7 @@ address = %q
 	})
 	defer server.Stop()
 
-	hosts := t.TempDir()
-	if err := os.Mkdir(filepath.Join(hosts, from.Upstream), 0o755); err != nil {
-		t.Fatalf("preparing hosts.toml: %v", err)
-	}
-	writeFile(t, filepath.Join(hosts, from.Upstream, "hosts.toml"), fmt.Sprintf(`
-server = "http://127.0.0.1:1"
-[host."http://%s"]
-capabilities = ["pull", "resolve"]
-`, from.Address))
-
+	hosts := hostsDir(t, from)
 	name := from.Upstream + "/" + a.Name()
 	var login []string
 	if from.Login {
@@ -81,6 +72,31 @@ capabilities = ["pull", "resolve"]
 	}
 	listed := run(t, home, ctr, "--address", socket, "images", "ls", "name=="+name)
 	return parseDigest(t, "ctr images ls", listed)
+}
+
+// hostsDir is the folder that has the upstream's hosts.toml.
+func hostsDir(t *testing.T, from Source) string {
+	t.Helper()
+	if from.Root != "" {
+		return filepath.Join(from.Root, "etc", "containerd", "certs.d")
+	}
+	hosts := t.TempDir()
+	if err := os.Mkdir(filepath.Join(hosts, from.Upstream), 0o755); err != nil {
+		t.Fatalf("preparing hosts.toml: %v", err)
+	}
+	writeFile(t, filepath.Join(hosts, from.Upstream, "hosts.toml"), fmt.Sprintf(`
+server = "http://127.0.0.1:1"
+[host."http://%s"]
+capabilities = ["pull", "resolve"]
+`, from.Address))
+	return hosts
+}
+
+// ConfigDump is a configuration of containerd as containerd reads it.
+func (c Containerd) ConfigDump(t *testing.T, file string) string {
+	t.Helper()
+	daemon, _, _ := c.programs(t)
+	return run(t, t.TempDir(), daemon, "--config", file, "config", "dump")
 }
 
 // programs returns the daemon, its ctr, and what its configuration says beyond

@@ -19,8 +19,8 @@ import (
 // maxBelow bounds the manifests and blobs of one image with all that is attached to it.
 const maxBelow = 100_000
 
-// manifest is what manifests and indexes of all kinds have in common.
-type manifest struct {
+// Manifest is what manifests and indexes of all kinds have in common.
+type Manifest struct {
 	Config    *ocispec.Descriptor  `json:"config"`
 	Layers    []ocispec.Descriptor `json:"layers"`
 	Blobs     []ocispec.Descriptor `json:"blobs"`
@@ -28,18 +28,18 @@ type manifest struct {
 	Subject   *ocispec.Descriptor  `json:"subject"`
 }
 
-// parseManifest reads a manifest; one of another form names nothing.
-func parseManifest(body []byte) manifest {
-	var m manifest
+// ParseManifest reads a manifest; one of another form names nothing.
+func ParseManifest(body []byte) Manifest {
+	var m Manifest
 	if json.Unmarshal(body, &m) != nil {
-		return manifest{}
+		return Manifest{}
 	}
 	return m
 }
 
-// blobs are what a manifest names and registries hold. What is said to lie elsewhere is
+// Leaves are the blobs that a manifest names and registries hold. What is said to lie elsewhere is
 // never fetched.
-func (m *manifest) blobs() []ocispec.Descriptor {
+func (m *Manifest) Leaves() []ocispec.Descriptor {
 	all := append(slices.Clone(m.Layers), m.Blobs...)
 	if m.Config != nil {
 		all = append(all, *m.Config)
@@ -97,13 +97,13 @@ func (f *fetching) tree(ctx context.Context, d digest.Digest) error {
 	if err := f.hold(d, true, isNew, got.Size); err != nil {
 		return err
 	}
-	m := parseManifest(got.Body)
+	m := ParseManifest(got.Body)
 	for _, child := range m.Manifests {
 		if err := f.child(ctx, child); err != nil {
 			return err
 		}
 	}
-	for _, blob := range m.blobs() {
+	for _, blob := range m.Leaves() {
 		if err := f.blob(ctx, blob); err != nil {
 			return err
 		}

@@ -108,7 +108,7 @@ func (m *Mirror) Run(ctx context.Context) {
 
 // runOnce syncs within the window that is open, if one is.
 func (m *Mirror) runOnce(ctx context.Context) {
-	if open, _ := m.cfg.Windows.at(m.cfg.Now()); !open {
+	if open, _ := m.cfg.Windows.At(m.cfg.Now()); !open {
 		return
 	}
 	done, err := m.Sync(ctx, SyncConfig{})

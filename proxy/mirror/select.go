@@ -61,9 +61,9 @@ func (n *Name) repository() string {
 	return n.Path
 }
 
-// names are all names that the upstream has by a state of its ledger. What is revoked
+// All are all names that the upstream has by a state of its ledger. What is revoked
 // nobody can have.
-func (u *Upstream) names(s *ledger.State) []Name {
+func (u *Upstream) All(s *ledger.State) []Name {
 	var names []Name
 	for e := range s.Names() {
 		if e.Kind != u.Kind {

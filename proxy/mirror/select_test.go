@@ -102,12 +102,12 @@ func TestWindowsAreOfTheClockOnTheWall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		open, until := w.at(now)
+		open, until := w.At(now)
 		if open != row.open || until.Format(time.RFC3339) != row.until {
 			t.Errorf("at %s: %t until %s, want %t until %s", row.now, open, until.Format(time.RFC3339), row.open, row.until)
 		}
 	}
-	if open, until := new(Windows).at(time.Now()); !open || !until.IsZero() {
+	if open, until := new(Windows).At(time.Now()); !open || !until.IsZero() {
 		t.Errorf("without windows: %t until %v", open, until)
 	}
 	for _, text := range []string{"", "22-06", "22:00", "25:00-26:00", "10:00-10:00", "22:00-06:00-07:00"} {

@@ -65,7 +65,7 @@ func (m *Mirror) Status() Status {
 	}
 	usage := m.cfg.Store.Usage()
 	s.Blobs, s.Bytes = usage.Held, usage.HeldBytes
-	s.Open, s.Until = m.cfg.Windows.at(now)
+	s.Open, s.Until = m.cfg.Windows.At(now)
 	for i := range m.cfg.Upstreams {
 		s.Upstreams = append(s.Upstreams, m.cfg.Upstreams[i].status(k.Entries[m.cfg.Upstreams[i].Name], now))
 	}

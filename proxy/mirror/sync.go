@@ -167,7 +167,7 @@ func (m *Mirror) selected(ctx context.Context) ([]Name, map[string]uint64, error
 			return nil, nil, fmt.Errorf("the ledger of %s is known up to entry %d only, and was held up to %d", u.Name, state.Len(), before[u.Name])
 		}
 		entries[u.Name] = state.Len()
-		all = append(all, u.names(state)...)
+		all = append(all, u.All(state)...)
 	}
 	return choose(m.cfg.Rules, all), entries, nil
 }
@@ -183,13 +183,13 @@ func (m *Mirror) complete(ctx context.Context, r *root) bool {
 
 // run fetches within the window, then removes.
 func (s *syncing) run(ctx context.Context) error {
-	open, until := s.cfg.Windows.at(s.cfg.Now())
+	open, until := s.cfg.Windows.At(s.cfg.Now())
 	for !open && !s.opts.AnyTime {
 		s.tell(nil)
 		if err := pause(ctx, max(until.Sub(s.cfg.Now()), time.Second)); err != nil {
 			return err
 		}
-		open, until = s.cfg.Windows.at(s.cfg.Now())
+		open, until = s.cfg.Windows.At(s.cfg.Now())
 	}
 	fetching := ctx
 	if !s.opts.AnyTime && !until.IsZero() {

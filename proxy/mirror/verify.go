@@ -154,7 +154,7 @@ func (v *verifying) tree(ctx context.Context, d digest.Digest, name string, seen
 		}
 		right = right && whole
 	}
-	for _, blob := range m.blobs() {
+	for _, blob := range m.Leaves() {
 		whole, err := v.blob(ctx, blob.Digest, name)
 		if err != nil {
 			return false, err
@@ -165,20 +165,20 @@ func (v *verifying) tree(ctx context.Context, d digest.Digest, name string, seen
 }
 
 // manifest reads what was verified; a large blob of a build cache is none.
-func (v *verifying) manifest(ctx context.Context, d digest.Digest) (manifest, error) {
+func (v *verifying) manifest(ctx context.Context, d digest.Digest) (Manifest, error) {
 	r, info, err := v.cfg.Store.Open(ctx, d, 0, -1)
 	if err != nil {
-		return manifest{}, err
+		return Manifest{}, err
 	}
 	defer r.Close()
 	if info.Size > registry.MaxManifestSize {
-		return manifest{}, nil
+		return Manifest{}, nil
 	}
 	body, err := io.ReadAll(r)
 	if err != nil {
-		return manifest{}, fmt.Errorf("reading manifest %s: %w", d, err)
+		return Manifest{}, fmt.Errorf("reading manifest %s: %w", d, err)
 	}
-	return parseManifest(body), nil
+	return ParseManifest(body), nil
 }
 
 // blob verifies one blob, once.

@@ -51,9 +51,9 @@ func (s Span) has(minute int) bool {
 	return minute >= s.From || minute < s.To
 }
 
-// at says whether it is time at a moment, and the moment up to which that is so; zero
+// At says whether it is time at a moment, and the moment up to which that is so; zero
 // when it never changes.
-func (w *Windows) at(now time.Time) (open bool, until time.Time) {
+func (w *Windows) At(now time.Time) (open bool, until time.Time) {
 	if len(w.Spans) == 0 {
 		return true, time.Time{}
 	}

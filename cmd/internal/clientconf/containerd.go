@@ -3,6 +3,7 @@ package clientconf
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -205,14 +206,13 @@ func criUnused(tree map[string]any) string {
 
 // tableLines are a table that names the usual folder.
 func tableLines(keys []string) []string {
-	header := keys[0]
-	for _, key := range keys[1:] {
+	parts := slices.Clone(keys)
+	for i, key := range parts {
 		if strings.Contains(key, ".") {
-			key = quote(key)
+			parts[i] = quote(key)
 		}
-		header += "." + key
 	}
-	return []string{"[" + header + "]", fmt.Sprintf("  config_path = %q", certsDir)}
+	return []string{"[" + strings.Join(parts, ".") + "]", fmt.Sprintf("  config_path = %q", certsDir)}
 }
 
 // addConfigPath has a configuration that names no folder name the usual one.

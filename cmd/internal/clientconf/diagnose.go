@@ -101,7 +101,10 @@ func (c *checker) refusal(resp *http.Response, named reference.Named) string {
 // Codes"); it is empty for other bodies.
 func ociError(body string) (code, message string) {
 	var told struct {
-		Errors []struct{ Code, Message string }
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
 	}
 	if err := json.Unmarshal([]byte(body), &told); err != nil || len(told.Errors) == 0 {
 		return "", ""

@@ -38,11 +38,11 @@ func Open(root string) (*Machine, error) {
 // real is where a file of the machine lies. Links are followed, as the machine
 // would: none leads out of the root.
 func (m *Machine) real(path string) (string, error) {
-	real, err := securejoin.SecureJoin(m.root, path)
+	where, err := securejoin.SecureJoin(m.root, path)
 	if err != nil {
 		return "", fmt.Errorf("finding %s below %s: %w", path, m.root, err)
 	}
-	return real, nil
+	return where, nil
 }
 
 // meta is what a file is besides its content.
@@ -69,12 +69,12 @@ const maxFile = 4 << 20
 
 // look reads a file, and what it would be without our part.
 func (m *Machine) look(path string) (seen, error) {
-	real, err := m.real(path)
+	where, err := m.real(path)
 	if err != nil {
 		return seen{}, err
 	}
-	s := seen{real: real}
-	if s.now, s.meta, err = readFile(real); err != nil {
+	s := seen{real: where}
+	if s.now, s.meta, err = readFile(where); err != nil {
 		return s, fmt.Errorf("reading %s: %w", path, err)
 	}
 	s.base, s.baseMeta = s.now, s.meta
@@ -134,11 +134,11 @@ func readFile(name string) ([]byte, meta, error) {
 
 // exists says whether there is a file.
 func (m *Machine) exists(path string) bool {
-	real, err := m.real(path)
+	where, err := m.real(path)
 	if err != nil {
 		return false
 	}
-	_, err = os.Stat(real)
+	_, err = os.Stat(where)
 	return err == nil
 }
 
