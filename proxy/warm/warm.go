@@ -265,7 +265,8 @@ func ParsePlatform(text string) (ocispec.Platform, error) {
 }
 
 // blob brings a blob, in a goroutine of its own. One that this run has brought
-// already, or is bringing for another image, is waited for.
+// already, or is bringing for another image, is waited for; where that failed, this
+// image's repository may have it.
 func (i *image) blob(ctx context.Context, d ocispec.Descriptor) {
 	i.seen[d.Digest] = true
 	i.run.mu.Lock()
@@ -277,19 +278,25 @@ func (i *image) blob(ctx context.Context, d ocispec.Descriptor) {
 	i.run.mu.Unlock()
 	i.fetches.Go(func() {
 		var bytes int64
-		if mine {
-			f.err = i.try(ctx, func() (err error) {
+		var err error
+		if !mine {
+			<-f.over
+		}
+		if mine || f.err != nil {
+			err = i.try(ctx, func() (err error) {
 				bytes, err = i.cfg.Source.Blob(ctx, i.item.Upstream, i.item.Repository, d)
 				return err
 			})
+		}
+		if mine {
+			f.err = err
 			close(f.over)
 		}
-		<-f.over
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		i.result.Bytes += bytes
-		if f.err != nil && i.failed == nil {
-			i.failed = fmt.Errorf("blob %s: %w", d.Digest, f.err)
+		if err != nil && i.failed == nil {
+			i.failed = fmt.Errorf("blob %s: %w", d.Digest, err)
 		}
 	})
 }

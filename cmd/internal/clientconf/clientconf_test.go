@@ -328,6 +328,25 @@ func TestAWriteThatFailsInTheMiddleChangesNothing(t *testing.T) {
 	}
 }
 
+func TestTwoAtOnceDoNotLoseEachOthersJournal(t *testing.T) {
+	root := t.TempDir()
+	m := open(t, root)
+	p, err := m.Plan(Docker, aNode(t, near))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, root, Containerd, aNode(t, near))
+	if err := m.Write(p); err == nil || !strings.Contains(err.Error(), "run this again") {
+		t.Errorf("writing by an old journal says %v", err)
+	}
+	write(t, root, Docker, aNode(t, near))
+	undo(t, root, Docker)
+	undo(t, root, Containerd)
+	if left := tree(t, root); len(left) != 1 {
+		t.Errorf("undo left %v", left)
+	}
+}
+
 // A process that is killed has the journal, and some of the files.
 func TestAWriteThatWasKilledIsUndone(t *testing.T) {
 	files := messy()["comments and other mirrors"]

@@ -1,15 +1,18 @@
 package clientconf
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // stateDir has the journal, and what was there before.
@@ -100,7 +103,7 @@ func (m *Machine) readJournal() error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", name, err)
 	}
-	if text == nil {
+	if m.read = text; text == nil {
 		return nil
 	}
 	if err := json.Unmarshal(text, &m.journal); err != nil {
@@ -123,6 +126,7 @@ func (m *Machine) writeJournal() error {
 		if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
 			return err
 		}
+		m.read = nil
 		m.removeDirs()
 		return nil
 	}
@@ -130,7 +134,35 @@ func (m *Machine) writeJournal() error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(name, append(text, '\n'), 0o600)
+	m.read = append(text, '\n')
+	return renameio.WriteFile(name, m.read, 0o600)
+}
+
+// lock keeps other processes from writing, and finds out whether one has since the
+// journal was read.
+func (m *Machine) lock() (unlock func(), err error) {
+	root, err := os.Open(m.root)
+	if err != nil {
+		return nil, err
+	}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Flock(int(root.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", m.root, errors.Join(err, root.Close()))
+	}
+	name, err := m.state(journalName)
+	var now []byte
+	if err == nil {
+		now, _, err = readFile(name)
+	}
+	if err == nil && !bytes.Equal(now, m.read) {
+		err = errors.New("another client-config has changed files meanwhile: run this again")
+	}
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return func() { _ = root.Close() }, nil // nothing was written to it
 }
 
 // removeDirs removes the folders that were made and are empty, the inner ones

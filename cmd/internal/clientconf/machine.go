@@ -20,6 +20,7 @@ import (
 type Machine struct {
 	root    string
 	journal journal
+	read    []byte // the journal as it was read or written
 }
 
 // Open opens the machine whose files are below root: "/" for this one.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Undone is a file that was put back.
@@ -18,6 +19,11 @@ type Undone struct {
 // since stays, without our part; where that cannot be told apart, nothing at all is
 // done, unless force has everything put back as it was before.
 func (m *Machine) Undo(client Client, force bool) ([]Undone, error) {
+	unlock, err := m.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	var undone []Undone
 	var files []seen
 	var problems []error
@@ -43,8 +49,8 @@ func (m *Machine) Undo(client Client, force bool) ([]Undone, error) {
 		}
 		undone = append(undone, Undone{e.Path, outcome})
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
 	}
 	for _, s := range files {
 		if err := restore(s.real, s.base, s.baseMeta); err != nil {
@@ -79,6 +85,7 @@ func (m *Machine) former(e *entry, force bool) (seen, string, error) {
 		return s, "restored", nil
 	case !s.untouched:
 		if s.base != nil {
+			s.baseMeta.Modified = time.Time{} // now
 			return s, "cut", nil
 		}
 	}

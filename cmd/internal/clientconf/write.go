@@ -16,6 +16,11 @@ import (
 // Files of the client that an earlier plan had and this one has not are put back.
 // When anything fails, all is as it was before.
 func (m *Machine) Write(p *Plan) (err error) {
+	unlock, err := m.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	before := m.journal
 	before.Files, before.Dirs = slices.Clone(before.Files), slices.Clone(before.Dirs)
 	var written []seen
