@@ -44,8 +44,8 @@ func (d *described) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (n *NodeConfig) description() *clientconf.Description {
 	d := &clientconf.Description{Role: "node", DefaultUpstream: n.DefaultUpstream, DefaultFiles: n.DefaultFiles}
-	d.Upstreams = describeAll(n.Upstreams, func(u *UpstreamConfig) (bool, *LedgerConfig) { return false, u.Ledger })
-	d.Files = describeAll(n.Files, func(f *FileUpstreamConfig) (bool, *LedgerConfig) { return false, f.Ledger })
+	d.Upstreams = describeAll(n.Upstreams, func(u *UpstreamConfig) (bool, *LedgerConfig) { return u.Private, u.Ledger })
+	d.Files = describeAll(n.Files, func(f *FileUpstreamConfig) (bool, *LedgerConfig) { return f.Private, f.Ledger })
 	return d
 }
 

@@ -187,12 +187,21 @@ func (Helm) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
 // whose home it is: a user's are read as the machine's are.
 func useRegistries(t testing.TB, home, root string) {
 	t.Helper()
-	user := filepath.Join(home, ".config", "containers")
-	if err := os.MkdirAll(user, 0o755); err != nil {
+	user, machine := filepath.Join(home, ".config", "containers"), filepath.Join(root, "etc", "containers")
+	if err := os.MkdirAll(filepath.Join(user, "registries.conf.d"), 0o755); err != nil {
 		t.Fatalf("preparing a home: %v", err)
 	}
-	for _, name := range []string{"registries.conf", "registries.conf.d"} {
-		if err := os.Symlink(filepath.Join(root, "etc", "containers", name), filepath.Join(user, name)); err != nil {
+	// A folder that is a link is not read.
+	dropIns, err := filepath.Glob(filepath.Join(machine, "registries.conf.d", "*.conf"))
+	if err != nil {
+		t.Fatalf("preparing a home: %v", err)
+	}
+	for _, file := range append(dropIns, filepath.Join(machine, "registries.conf")) {
+		name, err := filepath.Rel(machine, file)
+		if err == nil {
+			err = os.Symlink(file, filepath.Join(user, name))
+		}
+		if err != nil {
 			t.Fatalf("preparing a home: %v", err)
 		}
 	}
