@@ -185,3 +185,29 @@ func TestContainerdAsksAnUntrustedMirrorForContentOnly(t *testing.T) {
 		t.Error("blobs came from upstream, past the mirror")
 	}
 }
+
+// The same of skopeo, and so of podman and CRI-O: what is theirs in registries.conf,
+// here where the registry really is, is taken over.
+func TestSkopeoAsksAnUntrustedMirrorForNoTag(t *testing.T) {
+	registry := testenv.StartRegistry(t)
+	multi := testenv.PushIndex(t, registry.Host(), "library/multi", "1.0")
+	node := testenv.StartTap(t, startNode(t, registry.URL(), testenv.NodeConfig{}).URL())
+	root := t.TempDir()
+	conf := filepath.Join(root, "etc/containers/registries.conf")
+	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	theirs := fmt.Appendf(nil, "[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n", upstreamName, registry.Host())
+	if err := os.WriteFile(conf, theirs, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	clientConfig(t, root, "podman", "--node", node.URL(), "--untrusted", "--write")
+	node.Reset()
+	from := testenv.Source{Address: strings.TrimPrefix(node.URL(), "http://"), Upstream: upstreamName, Root: root}
+	testenv.Skopeo{}.Pull(t, from, multi)
+	for _, r := range node.Requests() {
+		if strings.HasSuffix(r.Path, "/manifests/1.0") {
+			t.Errorf("the mirror was asked what a tag means: %s", r)
+		}
+	}
+}
