@@ -186,8 +186,9 @@ func (n *Node) fillBlob(ctx context.Context, up *upstreamState, repo string, d d
 	if n.remote != nil {
 		sources = append(sources, &remoteSource{remote: n.remote, digest: d})
 	}
-	_, fromPeer := peers.CallerOf(ctx)
-	sources = append(sources, n.region.sources(d, "/v2/"+repo+"/blobs/"+string(d)+"?ns="+up.name, fromPeer, nil)...)
+	if n.region != nil {
+		sources = append(sources, n.region.blobSource(ctx, d, "/v2/"+repo+"/blobs/"+string(d)+"?ns="+up.name))
+	}
 	sources = append(sources, n.newUpstreamSource(up, repo, d))
 	r, size, joined, err := n.filling(ctx, d, n.sizes.of(up, repo, d), paced(ctx, sources))
 	if err != nil {

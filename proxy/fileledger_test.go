@@ -36,9 +36,14 @@ func (p *production) recordFile(n *testNode, action ledger.Action, name string, 
 // startFiles starts a node that follows the ledger.
 func (p *production) startFiles(urls ...string) *testNode {
 	p.t.Helper()
-	return startFiles(p.t, p.t.TempDir(), urls, withFiles(func(c *FileUpstreamConfig) {
+	return startFiles(p.t, p.t.TempDir(), urls, p.followed())
+}
+
+// followed is an upstream of files that follows the ledger.
+func (p *production) followed() nodeOption {
+	return withFiles(func(c *FileUpstreamConfig) {
 		c.Ledger = LedgerConfig{Ledger: p.follower, Names: []string{filesDestination}}
-	}))
+	})
 }
 
 func TestFileOfTheLedgerIsVerifiedByItsDigestAndNeverCheckedUpstream(t *testing.T) {

@@ -65,7 +65,7 @@ func (n *Node) promotedFile(ctx context.Context, key nameKey, e *ledger.Entry, h
 		size = -1
 	}
 	var byName *fileSource
-	content, size, err := n.fileContent(ctx, e.Digest, size, &cs, func() []source {
+	content, size, err := n.fileContent(ctx, e.Digest, size, key.fileURI(), &cs, func() []source {
 		// By name, and by digest: the name may have moved on since.
 		byName = newFileSource(key.up, key.repo, "", e.Digest, nil)
 		return []source{byName, newFileSource(key.up, blobPathOf(e.Digest), "", e.Digest, nil)}
@@ -227,7 +227,11 @@ func (n *Node) contentOf(ctx context.Context, up *upstreamState, candidates []*u
 	if head {
 		return fail(worst)
 	}
-	content, size, err := n.fileContent(ctx, d, -1, &cs, func() []source { return sources })
+	uri := "/" + blobPathOf(d)
+	if up != nil {
+		uri = "/" + up.name + uri
+	}
+	content, size, err := n.fileContent(ctx, d, -1, uri, &cs, func() []source { return sources })
 	if err != nil {
 		if len(sources) == 1 {
 			n.absent.remember(key, err)

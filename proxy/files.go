@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/proxy/peers"
 	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"
@@ -92,7 +93,7 @@ func (n *Node) openVersion(ctx context.Context, key nameKey, a *answer[*fileVers
 	if v.digest == "" {
 		return n.openFilling(ctx, key, v, a.asked && !a.collapsed, cs)
 	}
-	content, _, err := n.fileContent(ctx, v.digest, f.Size, cs, func() []source {
+	content, _, err := n.fileContent(ctx, v.digest, f.Size, key.fileURI(), cs, func() []source {
 		return []source{newFileSource(key.up, key.repo, key.ref, v.digest, v.meta)}
 	})
 	if err == nil {
@@ -145,10 +146,10 @@ func (n *Node) openFilling(ctx context.Context, key nameKey, v *fileVersion, sta
 
 // fileContent opens content of a known digest: from memory, from the store, or by
 // a fill from the shared store or else from sources, which are made when they are
-// needed.
-func (n *Node) fileContent(ctx context.Context, d digest.Digest, size int64, cs *registry.CacheStatus, sources func() []source) (registry.Content, int64, error) {
+// needed. Peers have it at uri.
+func (n *Node) fileContent(ctx context.Context, d digest.Digest, size int64, uri string, cs *registry.CacheStatus, sources func() []source) (registry.Content, int64, error) {
 	refill := func(ctx context.Context) (registry.Content, error) {
-		content, _, err := n.fileContent(ctx, d, size, new(registry.CacheStatus), sources)
+		content, _, err := n.fileContent(ctx, d, size, uri, new(registry.CacheStatus), sources)
 		return content, err
 	}
 	for first := true; ; first = false {
@@ -162,9 +163,15 @@ func (n *Node) fileContent(ctx context.Context, d digest.Digest, size int64, cs 
 				return nil, 0, err
 			}
 		}
+		if caller, _ := peers.CallerOf(ctx); caller.OnlyIfCached {
+			return n.onItsWay(ctx, d)
+		}
 		var from []source
 		if n.remote != nil {
 			from = append(from, &remoteSource{remote: n.remote, digest: d})
+		}
+		if n.region != nil {
+			from = append(from, n.region.fileSource(ctx, d, uri))
 		}
 		r, filled, joined, err := n.filling(ctx, d, size, paced(ctx, append(from, sources()...)))
 		if errors.Is(err, errStored) { // committed since we looked
@@ -174,13 +181,16 @@ func (n *Node) fileContent(ctx context.Context, d digest.Digest, size int64, cs 
 			return nil, 0, err
 		}
 		r.patient = true
-		cs.Outcome, cs.Stored, cs.Collapsed, cs.Detail = registry.OutcomeMiss, true, joined, ""
+		cs.Outcome, cs.Stored, cs.Collapsed, cs.Detail = registry.OutcomeMiss, true, joined, r.detail()
 		if !joined {
 			cs.FwdStatus = http.StatusOK
 		}
 		return r, filled, nil
 	}
 }
+
+// fileURI is where a node has the file of a name.
+func (k nameKey) fileURI() string { return "/" + k.up.name + "/" + k.repo + query(k.ref) }
 
 // unknownHead describes a file that was never downloaded.
 func (n *Node) unknownHead(ctx context.Context, key nameKey) (registry.File, registry.CacheStatus, error) {

@@ -272,6 +272,9 @@ func (f *fill) currentSources() []source {
 // shared store after it, and waits for no peer.
 func (f *fill) fromUpstream() bool {
 	for _, s := range f.currentSources() {
+		if slow, ok := s.(*pacedSource); ok {
+			s = slow.source
+		}
 		if p, ok := s.(*peerSource); ok {
 			return p.fromUpstream()
 		}

@@ -78,9 +78,7 @@ func (s *fillSet) join(ctx context.Context, d digest.Digest, hint int64, sources
 // joinUpstream gives a reader of the digest's fill where there is one that waits
 // for no peer; nil where there is none.
 func (s *fillSet) joinUpstream(ctx context.Context, d digest.Digest) *fillReader {
-	s.mu.Lock()
-	f := s.fills[d]
-	s.mu.Unlock()
+	f := s.of(d)
 	if f == nil || !f.fromUpstream() || !f.join(ctx, nil) {
 		return nil
 	}
@@ -89,9 +87,7 @@ func (s *fillSet) joinUpstream(ctx context.Context, d digest.Digest) *fillReader
 
 // progress is how many bytes of a digest's fill can be read, 0 without one.
 func (s *fillSet) progress(d digest.Digest) int64 {
-	s.mu.Lock()
-	f := s.fills[d]
-	s.mu.Unlock()
+	f := s.of(d)
 	if f == nil {
 		return 0
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"entrepot/proxy/peers"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
 
@@ -121,6 +122,10 @@ func (n *Node) manifestByDigest(ctx context.Context, up *upstreamState, repo str
 			return &registry.Manifest{ManifestHead: h, Body: b}, cs, nil
 		}
 	}
+	if caller, _ := peers.CallerOf(ctx); caller.OnlyIfCached {
+		cs.Outcome = registry.OutcomeError
+		return nil, cs, errNotHere(d)
+	}
 	m, collapsed, err := n.manifestFlights.do(ctx, n, key, head, func(ctx context.Context) (*registry.Manifest, error) {
 		return n.fetchManifest(ctx, key.clone(), head)
 	})
@@ -167,11 +172,11 @@ func (n *Node) known(key nameKey) (*registry.ManifestHead, bool) {
 }
 
 // checkTag asks upstream what a tag points to: with a HEAD, which no registry
-// counts as a pull, unless the manifest is wanted too. A tag that has moved
+// counts as a pull, unless the manifest is wanted too, and there are no peers. A tag that has moved
 // counts only once its manifest is stored, so that a node never points to what
 // it cannot give.
 func (n *Node) checkTag(ctx context.Context, key nameKey, old *registry.ManifestHead, known, head bool) (*registry.ManifestHead, error) {
-	if !known && !head {
+	if !known && !head && n.region == nil { // in a region one node gets it, by its digest
 		m, err := n.fetchManifest(ctx, key, false)
 		if err != nil {
 			return nil, err
@@ -182,11 +187,11 @@ func (n *Node) checkTag(ctx context.Context, key nameKey, old *registry.Manifest
 	if err != nil {
 		return nil, err
 	}
-	if !known || m.Digest == old.Digest {
+	if known && m.Digest == old.Digest || !known && head {
 		return m.ManifestHead, nil
 	}
 	if _, err := n.body(ctx, key.up, key.repo, m.Digest); err != nil {
-		return nil, fmt.Errorf("fetching %s, to which %s has moved: %w", m.Digest, key.ref, err)
+		return nil, fmt.Errorf("fetching %s, to which %s leads: %w", m.Digest, key.ref, err)
 	}
 	return m.ManifestHead, nil
 }
@@ -197,6 +202,9 @@ func (n *Node) fetchManifest(ctx context.Context, key nameKey, head bool) (*regi
 	method := http.MethodGet
 	if head {
 		method = http.MethodHead
+	} else if m, ok := n.manifestOfRegion(ctx, key); ok {
+		n.learnManifest(ctx, key, m)
+		return m, nil
 	}
 	bad := map[*upstream.Endpoint]bool{}
 	var wrong error

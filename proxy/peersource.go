@@ -41,7 +41,8 @@ type peerDoubt struct {
 type peerSource struct {
 	region *region
 	digest digest.Digest
-	uri    string // where peers have it: path and query
+	uri    string // where a peer is asked to bring it: path and query
+	cached string // and where it is asked for what it has
 	check  func(*http.Response) error
 
 	mu     sync.Mutex
@@ -51,13 +52,25 @@ type peerSource struct {
 	bad    map[*peers.Peer]bool // sent wrong bytes, or none
 }
 
-// sources gives the source of a peer to a fill, none where there are no peers. own
-// says that no peer is to bring it.
-func (r *region) sources(d digest.Digest, uri string, own bool, check func(*http.Response) error) []source {
-	if r == nil {
+// blobSource is the region as a source of an image's blob or manifest, which is at
+// uri. What a peer asks for is this node's own to bring. Call it with peers only.
+func (r *region) blobSource(ctx context.Context, d digest.Digest, uri string) *peerSource {
+	_, own := peers.CallerOf(ctx)
+	return &peerSource{region: r, digest: d, uri: uri, cached: uri, own: own, bad: map[*peers.Peer]bool{}}
+}
+
+// fileSource is the region as a source of a file that is at uri, unless that has
+// another digest meanwhile.
+func (r *region) fileSource(ctx context.Context, d digest.Digest, uri string) *peerSource {
+	s := r.blobSource(ctx, d, uri)
+	s.cached = "/" + blobPathOf(d)
+	s.check = func(resp *http.Response) error {
+		if resp.Header.Get("Repr-Digest") != reprDigest(d) {
+			return errReplaced
+		}
 		return nil
 	}
-	return []source{&peerSource{region: r, digest: d, uri: uri, own: own, check: check, bad: map[*peers.Peer]bool{}}}
+	return s
 }
 
 func (s *peerSource) open(ctx context.Context, offset, length, size int64) (io.ReadCloser, int64, error) {
@@ -76,7 +89,7 @@ func (s *peerSource) open(ctx context.Context, offset, length, size int64) (io.R
 		}
 	}
 	if after != nil && s.believes(after) {
-		req.OnlyIfCached = true
+		req.URI, req.OnlyIfCached = s.cached, true
 		body, total, err := s.ask(ctx, after, req)
 		if err == nil || ctx.Err() != nil {
 			return body, total, err

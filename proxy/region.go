@@ -11,6 +11,7 @@ import (
 
 	"entrepot/blobstore"
 	"entrepot/proxy/peers"
+	"entrepot/proxy/upstream"
 	"entrepot/registry"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
@@ -81,16 +82,20 @@ func (n *Node) progress(ctx context.Context, d digest.Digest) int64 {
 	return n.fills.progress(d)
 }
 
-// blobOnItsWay answers a peer that wants nothing brought for it, once the store has
-// not got it: from a fill that waits for no peer, else with 504 (RFC 9111, section
+// errNotHere answers a peer that wants nothing brought for it (RFC 9111, section
 // 5.2.1.7).
-func (n *Node) blobOnItsWay(ctx context.Context, d digest.Digest, cs registry.CacheStatus) (registry.Blob, registry.CacheStatus, error) {
-	cs.Outcome = registry.OutcomeError
-	none := registry.Errorf(errcode.ErrorCodeBlobUnknown, "%s is not here, nor on its way from upstream", d)
-	none.Status = http.StatusGatewayTimeout
+func errNotHere(d digest.Digest) error {
+	e := registry.Errorf(errcode.ErrorCodeBlobUnknown, "%s is not here, nor on its way from upstream", d)
+	e.Status = http.StatusGatewayTimeout
+	return e
+}
+
+// onItsWay gives content that the store has not got to a peer that wants nothing
+// brought for it: from a fill that waits for no peer.
+func (n *Node) onItsWay(ctx context.Context, d digest.Digest) (registry.Content, int64, error) {
 	r := n.fills.joinUpstream(ctx, d)
 	if r == nil {
-		return registry.Blob{}, cs, none
+		return nil, 0, errNotHere(d)
 	}
 	size, err := r.ready(ctx)
 	if err == nil {
@@ -99,10 +104,48 @@ func (n *Node) blobOnItsWay(ctx context.Context, d digest.Digest, cs registry.Ca
 	if err != nil {
 		_ = r.Close()
 		if errors.Is(err, blobstore.ErrNotExist) { // filled, and evicted
-			err = none
+			err = errNotHere(d)
 		}
+		return nil, 0, err
+	}
+	return r, size, nil
+}
+
+// blobOnItsWay answers such a peer.
+func (n *Node) blobOnItsWay(ctx context.Context, d digest.Digest, cs registry.CacheStatus) (registry.Blob, registry.CacheStatus, error) {
+	content, size, err := n.onItsWay(ctx, d)
+	if err != nil {
+		cs.Outcome = registry.OutcomeError
 		return registry.Blob{}, cs, err
 	}
 	cs.Outcome, cs.Collapsed, cs.Stored = registry.OutcomeMiss, true, true
-	return registry.Blob{Digest: d, Size: size, Content: r}, cs, nil
+	return registry.Blob{Digest: d, Size: size, Content: content}, cs, nil
+}
+
+// manifestOfRegion asks the region for a manifest by its digest. It is verified
+// like upstream's. ok is false where this node is to ask upstream.
+func (n *Node) manifestOfRegion(ctx context.Context, key nameKey) (m *registry.Manifest, ok bool) {
+	if n.region == nil || !isDigest(key.ref) {
+		return nil, false
+	}
+	s := n.region.blobSource(ctx, digest.Digest(key.ref), "/v2/"+key.repo+"/manifests/"+key.ref+"?ns="+key.up.name)
+	answer := new(http.Response)
+	s.check = func(resp *http.Response) error {
+		answer.Header = resp.Header
+		return nil
+	}
+	body, total, err := s.open(ctx, 0, 0, -1)
+	if err != nil {
+		return nil, false
+	}
+	defer body.Close()
+	answer.Body = body
+	m, err = readManifest(&upstream.Response{Response: answer, TotalSize: total}, key.ref)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.disbelieve(err)
+		}
+		return nil, false
+	}
+	return m, true
 }

@@ -15,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"entrepot/promote/ledger"
 	"entrepot/proxy/peers"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -300,18 +302,23 @@ func (r *relay) cut() {
 	r.conns = nil
 }
 
+// turns says whose turn it is to bring content of two nodes, by their numbers.
+func turns(d digest.Digest) (first, second int) {
+	if peers.Weight(string(d), "node-0") > peers.Weight(string(d), "node-1") {
+		return 0, 1
+	}
+	return 1, 0
+}
+
 // startPair starts two nodes, the first of which brings the content, while the second
 // reaches it through a relay.
 func startPair(t *testing.T, up *script, d digest.Digest, options ...nodeOption) (owner, other *testNode, between *relay) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(nil)
 	between = startRelay(t, s.Listener.Addr().String())
-	ids := []int{0, 1}
-	slices.SortFunc(ids, func(a, b int) int {
-		return cmp.Compare(peers.Weight(string(d), fmt.Sprint("node-", b)), peers.Weight(string(d), fmt.Sprint("node-", a)))
-	})
-	owner = startNodeOn(t, s, t.TempDir(), 0, []string{up.URL}, append([]nodeOption{patient, withPeers(ids[0])}, options...)...)
-	other = startNode(t, t.TempDir(), []string{up.URL}, append([]nodeOption{patient, withPeers(ids[1], "http://"+between.Addr().String())}, options...)...)
+	first, second := turns(d)
+	owner = startNodeOn(t, s, t.TempDir(), 0, []string{up.URL}, append([]nodeOption{patient, withPeers(first)}, options...)...)
+	other = startNode(t, t.TempDir(), []string{up.URL}, append([]nodeOption{patient, withPeers(second, "http://"+between.Addr().String())}, options...)...)
 	other.awaitPeers(t, 1)
 	return owner, other, between
 }
@@ -428,12 +435,9 @@ func TestOwnerThatDiesInMidBlobIsFollowedByTheNextAtTheByteWhereItWas(t *testing
 func TestNodeThatComesBackTakesWhatItsDeputyHasBegun(t *testing.T) {
 	up, g := newScript(t), newGate()
 	d, body := up.blob(4*mib, 1)
-	ids := []int{0, 1}
-	slices.SortFunc(ids, func(a, b int) int {
-		return cmp.Compare(peers.Weight(string(d), fmt.Sprint("node-", b)), peers.Weight(string(d), fmt.Sprint("node-", a)))
-	})
+	owns, follows := turns(d)
 	s := httptest.NewUnstartedServer(nil)
-	deputy := startNode(t, t.TempDir(), []string{up.URL}, patient, withPeers(ids[1], "http://"+s.Listener.Addr().String()))
+	deputy := startNode(t, t.TempDir(), []string{up.URL}, patient, withPeers(follows, "http://"+s.Listener.Addr().String()))
 	up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
 		g.hold(w, r, body, 2*mib)
 		return true
@@ -441,7 +445,7 @@ func TestNodeThatComesBackTakesWhatItsDeputyHasBegun(t *testing.T) {
 	defer g.open()
 	first := deputy.open(t, blobPath(d))
 	defer first.Body.Close()
-	owner := startNodeOn(t, s, t.TempDir(), 0, []string{up.URL}, patient, withPeers(ids[0], deputy.Server.URL))
+	owner := startNodeOn(t, s, t.TempDir(), 0, []string{up.URL}, patient, withPeers(owns, deputy.Server.URL))
 	owner.awaitPeers(t, 1)
 	deputy.awaitPeers(t, 1)
 	second := owner.open(t, blobPath(d))
@@ -523,4 +527,78 @@ func TestPeerWithAnotherSecretIsNone(t *testing.T) {
 	if n := other.region.group.Count(true); n != 0 {
 		t.Errorf("%d peers are up", n)
 	}
+}
+
+func TestRegionGetsAManifestOnceByItsDigest(t *testing.T) {
+	up := newScript(t)
+	nodes := startRegion(t, 3, up)
+	body := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `"}`
+	d := up.manifest("app", "v1", body)
+	up.do(nil)
+	var running sync.WaitGroup
+	for _, n := range nodes {
+		for _, ref := range []string{"v1", string(d)} {
+			running.Go(func() {
+				g := n.get(t, "/v2/app/manifests/"+ref)
+				if g.err != nil || string(g.body) != body || g.header.Get("Content-Type") != ocispec.MediaTypeImageManifest {
+					t.Errorf("%s: got %v", ref, g)
+				}
+			})
+		}
+	}
+	running.Wait()
+	if up.gets() != 1 {
+		t.Errorf("upstream was asked %q; want one GET", up.log())
+	}
+}
+
+func TestWrongManifestOfAPeerIsMadeGood(t *testing.T) {
+	up := newScript(t)
+	d := up.manifest("app", "v1", `{"schemaVersion":2}`)
+	nodes := inOrder(startRegion(t, 2, up), d)
+	nodes[0].get(t, "/v2/app/manifests/"+string(d)).wantBytes(t, 200, []byte(`{"schemaVersion":2}`))
+	nodes[0].memory.Add(d, []byte(`{"schemaVersion":3}`))
+	up.do(nil)
+	nodes[1].get(t, "/v2/app/manifests/"+string(d)).wantBytes(t, 200, []byte(`{"schemaVersion":2}`))
+	if up.gets() != 1 {
+		t.Errorf("upstream was asked %q; want it to make it good", up.log())
+	}
+}
+
+func TestRegionGetsAPromotedFileOnce(t *testing.T) {
+	up, p := newFileServer(t), newProduction(t)
+	f := up.file("/v1/a%20b", 2*mib, 1, "Content-Type", "application/x-one")
+	d := digest.FromBytes(f.body)
+	p.recordFile(nil, ledger.Set, "v1/a b", d, "")
+	first, second := turns(d)
+	owner := startFiles(t, t.TempDir(), []string{up.URL}, p.followed(), withFiles(patientFiles), withPeers(first))
+	other := startFiles(t, t.TempDir(), []string{up.URL}, p.followed(), withFiles(patientFiles), withPeers(second, owner.Server.URL))
+	other.awaitPeers(t, 1)
+	getAll(t, []*testNode{owner, other}, 3, "/up/v1/a%20b", f.body)
+	other.get(t, "/blobs/"+string(d)).wantBytes(t, 200, f.body)
+	gets := 0
+	for _, line := range up.log() {
+		if strings.HasPrefix(line, "GET") {
+			gets++
+		}
+	}
+	if gets != 1 {
+		t.Errorf("upstream was asked %q; want one GET", up.log())
+	}
+}
+
+func TestNameThatLeadsElsewhereAtAPeerIsFetchedUpstream(t *testing.T) {
+	up, p := newFileServer(t), newProduction(t)
+	f := up.file("/v1/a", 2*mib, 1)
+	d := digest.FromBytes(f.body)
+	p.recordFile(nil, ledger.Set, "v1/a", d, "")
+	first, second := turns(d)
+	// The peer follows no ledger, and had the name when it led to other content.
+	other := up.file("/v1/a", mib, 2)
+	owner := startFiles(t, t.TempDir(), []string{up.URL}, withPeers(first))
+	owner.get(t, "/up/v1/a").wantBytes(t, 200, other.body)
+	f = up.file("/v1/a", 2*mib, 1)
+	n := startFiles(t, t.TempDir(), []string{up.URL}, p.followed(), withFiles(patientFiles), withPeers(second, owner.Server.URL))
+	n.awaitPeers(t, 1)
+	n.get(t, "/up/v1/a").wantBytes(t, 200, f.body)
 }
