@@ -154,7 +154,7 @@ func startFiles(t *testing.T, dir string, urls []string, options ...nodeOption) 
 			Verify:    []string{"headers"},
 		}}
 	}}, options...)...)
-	n.Server.Config.Handler = n.Peered(registry.NewFileHandler(n.Node, registry.Config{}))
+	n.Server.Config.Handler = n.Node.Handler(registry.NewFileHandler(n.Node, registry.Config{}))
 	return n
 }
 

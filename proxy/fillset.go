@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/proxy/loop"
 	"entrepot/registry/admission"
 
 	"github.com/opencontainers/go-digest"
@@ -113,7 +114,7 @@ func (s *fillSet) get(ctx context.Context, d digest.Digest, hint int64, sources 
 	}
 	f = s.newFill(ctx, blobGoal(d), hint, sources)
 	f.key = d
-	if s.launch(f) {
+	if s.launch(ctx, f) {
 		s.fills[d] = f
 	}
 	return f, true, nil
@@ -137,7 +138,7 @@ func (s *fillSet) start(ctx context.Context, g goal, sources []source) (*fillRea
 		return nil, errClosing
 	}
 	f := s.newFill(ctx, g, -1, sources)
-	s.launch(f)
+	s.launch(ctx, f)
 	return &fillReader{fill: f}, nil
 }
 
@@ -148,9 +149,9 @@ func (s *fillSet) newFill(ctx context.Context, g goal, hint int64, sources []sou
 	}
 }
 
-// launch has a fill run, unless the local store failed lately: then its readers
+// launch has a fill run on behalf of ctx, unless the local store failed lately: then its readers
 // are sent to the sources. Call with mu held.
-func (s *fillSet) launch(f *fill) bool {
+func (s *fillSet) launch(ctx context.Context, f *fill) bool {
 	if time.Now().Before(s.noSpool) {
 		f.direct = true
 		f.cancel = func(error) {}
@@ -161,7 +162,7 @@ func (s *fillSet) launch(f *fill) bool {
 	f.cancel = cancel
 	s.running.Go(func() {
 		defer cancel(nil)
-		f.run(f.party.Context(run))
+		f.run(loop.Carry(f.party.Context(run), ctx))
 	})
 	return true
 }

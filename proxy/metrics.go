@@ -15,6 +15,7 @@ type metrics struct {
 	fills     prometheus.Gauge
 	filled    *prometheus.CounterVec
 	requests  *prometheus.CounterVec
+	loops     prometheus.Counter
 	latencies *prometheus.HistogramVec
 
 	bySource map[string]prometheus.Counter // filled, resolved
@@ -31,6 +32,9 @@ func newMetrics(reg prometheus.Registerer, sources []string, slots *admission.Qu
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entrepot_upstream_requests_total", Help: "Requests sent to upstreams, by the status answered; 0 where there was no answer.",
 		}, []string{"upstream", "host", "status"}),
+		loops: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "entrepot_loops_total", Help: "Requests that had been at this node before (CDN-Loop), and were stopped.",
+		}),
 		latencies: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "entrepot_upstream_latency_seconds", Help: "Time from a request to an upstream to its response headers.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 12),
@@ -38,7 +42,7 @@ func newMetrics(reg prometheus.Registerer, sources []string, slots *admission.Qu
 		bySource: make(map[string]prometheus.Counter),
 	}
 	if reg != nil {
-		reg.MustRegister(m.fills, m.filled, m.requests, m.latencies)
+		reg.MustRegister(m.fills, m.filled, m.requests, m.latencies, m.loops)
 		reg.MustRegister(queueMetrics(slots)...)
 	}
 	for _, s := range sources {

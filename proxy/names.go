@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"entrepot/proxy/upstream"
-	"entrepot/registry/admission"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 )
@@ -263,7 +262,7 @@ func (n *names[V]) start(asks context.Context, key nameKey, e *nameEntry[V], pol
 	e.running = c
 	old, known, expiries := e.value, e.known, e.expiries
 	ok := n.spawn(func(base context.Context) {
-		ctx, cancel := context.WithTimeout(admission.Carry(base, asks), checkTimeout)
+		ctx, cancel := context.WithTimeout(carry(base, asks), checkTimeout)
 		defer cancel()
 		v, err := n.check(ctx, key, old, known, head)
 		n.settle(key, e, c, policy, v, err, err == nil && known && n.equal(old, v))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/proxy/loop"
 	"entrepot/proxy/peers"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
@@ -76,8 +77,11 @@ type Config struct {
 	// by clients (see package admission). Negative is without limit.
 	MaxFills, MaxFillsWaiting int
 	MaxFillWait               time.Duration
-	// Peers are the other nodes of the region; nil for a node on its own. ID,
-	// Progress, Logger and Registerer are set by the node, where they are empty.
+	// ID is the node's own, which no other has; empty has it keep a random one in
+	// Local.
+	ID string
+	// Peers are the other nodes of the region; nil for a node on its own. ID and
+	// Progress are set by the node, and Logger and Registerer where they are empty.
 	Peers *peers.Config
 	// VerifyReads has blobs hashed while they are read from Local, too. It
 	// costs the kernel's sending of files, and a range the reading of the whole
@@ -129,6 +133,8 @@ type Node struct {
 	fills           *fillSet
 	reads           *readVerifier // nil unless reads are verified
 	region          *region       // nil without peers
+	id              string
+	metrics         *metrics
 
 	base    context.Context // of background work
 	endBase context.CancelFunc
@@ -165,6 +171,10 @@ func New(cfg Config) (*Node, error) {
 		What: "downloads from upstream", Places: cfg.MaxFills, Waiting: cfg.MaxFillsWaiting, Patience: cfg.MaxFillWait,
 	})
 	m := newMetrics(cfg.Registerer, labels, slots)
+	n.metrics = m
+	if n.id = cfg.ID; n.id == "" {
+		n.id = n.ownID()
+	}
 	if err := errors.Join(n.addUpstreams(&cfg, m), n.addFileUpstreams(&cfg, m)); err != nil {
 		n.closeUpstreams()
 		return nil, err
@@ -216,6 +226,7 @@ func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 		if n.upstreams[uc.Name] != nil {
 			return fmt.Errorf("upstream %s is configured twice", uc.Name)
 		}
+		uc.LoopID = n.id
 		uc.Observe, uc.Patience = m.observe(uc.Name), cfg.MaxFillWait
 		client, err := upstream.New(uc.Config)
 		if err != nil {
@@ -293,6 +304,11 @@ func (n *Node) blobStored(d digest.Digest, from string) {
 	}
 }
 
+// carry is base for work on behalf of a request that it outlives.
+func carry(base, asks context.Context) context.Context {
+	return loop.Carry(admission.Carry(base, asks), asks)
+}
+
 // spawn runs work in a goroutine that Close ends and waits for. It reports
 // false when the node is closed.
 func (n *Node) spawn(work func(context.Context)) bool {
@@ -361,7 +377,7 @@ func (f *flights[V]) do(ctx context.Context, n *Node, key nameKey, head bool, as
 		}
 		done := make(chan result, 1)
 		ok := n.spawn(func(base context.Context) {
-			ctx, cancel := context.WithTimeout(admission.Carry(base, asks), checkTimeout)
+			ctx, cancel := context.WithTimeout(carry(base, asks), checkTimeout)
 			defer cancel()
 			v, err := ask(ctx)
 			n.absent.remember(key, err)

@@ -190,7 +190,7 @@ func startNodeOn(t *testing.T, server *httptest.Server, dir string, maxSize int6
 		t.Fatal(err)
 	}
 	n := &testNode{Node: node, dir: local, Server: server}
-	server.Config.Handler = node.Peered(registry.NewHandler(registry.Config{Backend: node}))
+	server.Config.Handler = node.Handler(registry.NewHandler(registry.Config{Backend: node}))
 	server.Start()
 	n.close = sync.OnceFunc(func() {
 		n.Server.CloseClientConnections()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/proxy/loop"
 	"entrepot/proxy/peers"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
@@ -18,20 +19,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// peerIDRecord is where a node keeps its id: with the content for which its peers
-// ask it.
-const peerIDRecord = "peers/id"
+// idRecord is where a node keeps its id: with the content for which its peers ask
+// it.
+const idRecord = "node/id"
 
 // openRegion makes the node one of its region.
 func (n *Node) openRegion(cfg *Config) error {
 	of := *cfg.Peers
-	if of.ID == "" {
-		id, err := n.peerID()
-		if err != nil {
-			return err
-		}
-		of.ID = id
-	}
+	of.ID = n.id
 	if of.Logger == nil {
 		of.Logger = n.log
 	}
@@ -47,31 +42,31 @@ func (n *Node) openRegion(cfg *Config) error {
 	return nil
 }
 
-// peerID is the node's id among its peers, made when it first starts.
-func (n *Node) peerID() (string, error) {
+// ownID is the node's id, made when it first starts.
+func (n *Node) ownID() string {
 	ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
 	defer cancel()
-	b, err := n.local.Record(ctx, peerIDRecord)
+	b, err := n.local.Record(ctx, idRecord)
 	if id := strings.TrimSpace(string(b)); err == nil && id != "" {
-		return id, nil
-	}
-	if ignoreAbsent(err) != nil {
-		return "", fmt.Errorf("reading this node's id: %w", err)
+		return id
 	}
 	id := rand.Text()
-	if err := n.local.PutRecord(ctx, peerIDRecord, []byte(id)); err != nil {
+	if ignoreAbsent(err) == nil {
+		err = n.local.PutRecord(ctx, idRecord, []byte(id))
+	}
+	if err != nil {
 		n.log.Warn("this node's id is not kept; with its next start its peers take it for another", "error", err)
 	}
-	return id, nil
+	return id
 }
 
-// Peered lets requests of peers through to next, a handler over the node, as what
-// they are. Without peers it is next.
-func (n *Node) Peered(next http.Handler) http.Handler {
-	if n.region == nil {
-		return next
+// Handler lets requests through to next, a handler over the node: those of peers as
+// what they are, and none that comes from the node itself.
+func (n *Node) Handler(next http.Handler) http.Handler {
+	if n.region != nil {
+		next = n.region.group.Handler(next)
 	}
-	return n.region.group.Handler(next)
+	return loop.Guard(n.id, n.metrics.loops.Inc, next)
 }
 
 // progress is how many bytes of content the node could send now.

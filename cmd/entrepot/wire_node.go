@@ -131,7 +131,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	if n.http, err = withDescription(n.http, cfg.description()); err != nil {
 		return nil, err
 	}
-	n.http = n.engine.Peered(n.http)
+	n.http = n.engine.Handler(n.http)
 	return n, nil
 }
 

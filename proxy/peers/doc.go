@@ -13,7 +13,7 @@
 //     waited for: it says how far it is.
 //   - A request between nodes is signed with a secret that they share. Nobody else
 //     is taken for a node, whatever headers are sent.
-//   - No node waits for itself: see [Group.Order], and CDN-Loop (RFC 8586).
+//   - No node waits for itself: see [Group.Order], and package loop.
 //
 // What it does not do: trust what a peer sends. The caller verifies it, as it does
 // with what upstream sends.

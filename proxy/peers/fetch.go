@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"entrepot/proxy/loop"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -93,11 +95,12 @@ func (g *Group) request(ctx context.Context, p *Peer, req *Request) (*http.Respo
 	if err != nil {
 		return nil, err
 	}
+	r.Header.Set(loop.Header, loop.Value(ctx, g.cfg.ID))
 	r.Header.Set("Accept-Encoding", "identity")
 	if req.OnlyIfCached {
 		r.Header.Set("Cache-Control", "only-if-cached")
-		g.signer.sign(r, time.Now())
 	}
+	g.signer.sign(r, time.Now())
 	switch {
 	case req.Length > 0:
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", req.Offset, req.Offset+req.Length-1))

@@ -48,7 +48,7 @@ func (g *Group) ask(ctx context.Context, p *Peer, d digest.Digest) (greeting, er
 	switch {
 	case err != nil:
 		return greeting{}, fmt.Errorf("greeting %s: %w", p.name, err)
-	case resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusLoopDetected:
+	case resp.StatusCode == http.StatusForbidden:
 		return greeting{}, fmt.Errorf("greeting %s: it answered %q", p.name, body)
 	case resp.StatusCode != http.StatusOK:
 		return greeting{}, fmt.Errorf("greeting %s: %s: it is no node with peers", p.name, resp.Status)
@@ -69,7 +69,6 @@ func (g *Group) newRequest(ctx context.Context, p *Peer, uri string) (*http.Requ
 		return nil, fmt.Errorf("asking %s for %s: %w", p.name, uri, err)
 	}
 	r.Header.Set("User-Agent", "entrepot")
-	r.Header.Set("CDN-Loop", loopEntry(g.cfg.ID))
 	g.signer.sign(r, time.Now())
 	return r, nil
 }

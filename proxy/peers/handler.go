@@ -3,10 +3,10 @@ package peers
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
+	"entrepot/proxy/loop"
 	"entrepot/registry"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
@@ -30,41 +30,28 @@ func CallerOf(ctx context.Context) (c Caller, ok bool) {
 }
 
 // Handler lets requests through to next, those of peers as what [CallerOf] tells.
-// It answers greetings, refuses a signature that is not right, and stops what has
-// been here before.
+// It answers greetings, and refuses a signature that is not right.
 func (g *Group) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ids := loopIDs(r.Header)
-		signed := isSigned(r)
-		if signed {
-			if err := g.signer.verify(r, time.Now()); err != nil {
-				g.metrics.forged.Inc()
-				e := registry.Errorf(errcode.ErrorCodeDenied, "%s", err)
-				e.Status = http.StatusForbidden
-				e.ServeHTTP(w, r)
-				return
-			}
+		if !isSigned(r) {
+			next.ServeHTTP(w, r)
+			return
 		}
-		greets := signed && r.URL.Path == greetingPath
-		if slices.Contains(ids, g.cfg.ID) && !greets { // a node may greet itself: so it learns that it does
-			g.metrics.loops.Inc()
-			e := registry.Errorf(errcode.ErrorCodeUnavailable, "the request has been at this node before (CDN-Loop): it is among its own upstreams or peers")
-			e.Status = http.StatusLoopDetected
+		if err := g.signer.verify(r, time.Now()); err != nil {
+			g.metrics.forged.Inc()
+			e := registry.Errorf(errcode.ErrorCodeDenied, "%s", err)
+			e.Status = http.StatusForbidden
 			e.ServeHTTP(w, r)
 			return
 		}
-		switch {
-		case greets:
+		if r.URL.Path == greetingPath {
 			g.answer(w, r)
-		case signed:
-			caller := Caller{OnlyIfCached: strings.Contains(r.Header.Get("Cache-Control"), "only-if-cached")}
-			if len(ids) > 0 {
-				caller.ID = ids[len(ids)-1]
-			}
-			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
-			next.ServeHTTP(w, r)
-		default:
-			next.ServeHTTP(w, r)
+			return
 		}
+		caller := Caller{OnlyIfCached: strings.Contains(r.Header.Get("Cache-Control"), "only-if-cached")}
+		if ids := loop.IDs(r.Header); len(ids) > 0 {
+			caller.ID = ids[len(ids)-1]
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller)))
 	})
 }

@@ -6,7 +6,6 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	answers *prometheus.CounterVec
 	forged  prometheus.Counter
-	loops   prometheus.Counter
 }
 
 // Results of asking a peer for content, as metrics count them.
@@ -24,9 +23,6 @@ func newMetrics(reg prometheus.Registerer, g *Group) *metrics {
 		forged: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "entrepot_peer_signatures_refused_total", Help: "Requests that claim to be a peer's and are not signed with the secret.",
 		}),
-		loops: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "entrepot_loops_total", Help: "Requests that had been at this node before (CDN-Loop), and were stopped.",
-		}),
 	}
 	for _, result := range []string{resultGave, resultRefused, resultFailed} {
 		m.answers.WithLabelValues(result)
@@ -34,7 +30,7 @@ func newMetrics(reg prometheus.Registerer, g *Group) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.answers, m.forged, m.loops)
+	reg.MustRegister(m.answers, m.forged)
 	for _, up := range []bool{true, false} {
 		state := map[bool]string{true: "up", false: "down"}[up]
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -312,16 +312,3 @@ func TestSignatureHoldsForOneRequestAndAWhile(t *testing.T) {
 		}
 	}
 }
-
-func FuzzLoopIDs(f *testing.F) {
-	for _, seed := range []string{"entrepot; id=a", `a, Entrepot;v=1 ; ID="b"`, ",;=\"", "entrepot;id"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, header string) {
-		ids := loopIDs(http.Header{"Cdn-Loop": {header}})
-		again := loopIDs(http.Header{"Cdn-Loop": {header, loopEntry("me")}})
-		if len(again) != len(ids)+1 || again[len(ids)] != "me" {
-			t.Errorf("%q has %q, and with one more %q", header, ids, again)
-		}
-	})
-}

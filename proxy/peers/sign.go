@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"entrepot/proxy/loop"
 )
 
 const (
@@ -41,7 +43,7 @@ func (s signer) mac(lines ...string) string {
 // request is the signature of a request: of all that changes what is answered,
 // and of who asks.
 func (s signer) request(r *http.Request, uri, at string) string {
-	return s.mac("request", at, r.Method, uri, strings.Join(r.Header.Values("CDN-Loop"), ", "), r.Header.Get("Cache-Control"))
+	return s.mac("request", at, r.Method, uri, strings.Join(r.Header.Values(loop.Header), ", "), r.Header.Get("Cache-Control"))
 }
 
 // sign puts a signature into a request that is to be sent.

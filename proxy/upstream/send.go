@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"entrepot/proxy/loop"
+
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
@@ -102,7 +104,11 @@ func (u *Upstream) send(ctx context.Context, e *Endpoint, req *Request) (*http.R
 	var seen []string
 	for {
 		seen = append(seen, target.String())
-		hr := (&http.Request{Method: req.Method, URL: target, Host: target.Host, Header: req.header()}).WithContext(ctx)
+		header := req.header()
+		if u.cfg.LoopID != "" {
+			header.Set(loop.Header, loop.Value(ctx, u.cfg.LoopID))
+		}
+		hr := (&http.Request{Method: req.Method, URL: target, Host: target.Host, Header: header}).WithContext(ctx)
 		resp, err := u.roundTrip(e, hr, own)
 		if err != nil {
 			return nil, err

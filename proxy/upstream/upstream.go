@@ -78,6 +78,8 @@ type Config struct {
 	// StallTimeout bounds the wait for a body's next byte; 0 means 20 s.
 	StallTimeout time.Duration
 
+	// LoopID is the node's own in CDN-Loop (see package loop); empty sends none.
+	LoopID string
 	// UserAgent identifies this program; empty means entrepot and its version.
 	UserAgent string
 	// Logger is told of endpoints that are left alone and come back; nil means
