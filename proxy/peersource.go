@@ -73,9 +73,9 @@ func (r *region) fileSource(ctx context.Context, d digest.Digest, uri string) *p
 	return s
 }
 
-func (s *peerSource) open(ctx context.Context, offset, length, size int64) (io.ReadCloser, int64, error) {
+func (s *peerSource) open(ctx context.Context, offset, length, _ int64) (io.ReadCloser, int64, error) {
 	before, after := s.region.group.Order(string(s.digest))
-	req := &peers.Request{URI: s.uri, Digest: s.digest, Offset: offset, Length: length, Size: size, Check: s.check}
+	req := &peers.Request{URI: s.uri, Digest: s.digest, Offset: offset, Length: length, Check: s.check}
 	for _, p := range before {
 		if !s.mayBring(p) {
 			continue

@@ -26,9 +26,8 @@ type Request struct {
 	URI string
 	// Digest is the content, about which the peer is asked when it is silent.
 	Digest digest.Digest
-	// Offset is the first byte wanted; Length, when positive, how many. Size is
-	// that of the whole content, negative when unknown.
-	Offset, Length, Size int64
+	// Offset is the first byte wanted; Length, when positive, how many.
+	Offset, Length int64
 	// OnlyIfCached has the peer not bring it from upstream.
 	OnlyIfCached bool
 	// Check, when set, judges an answer before its body is read.

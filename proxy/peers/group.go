@@ -294,7 +294,7 @@ func (g *Group) greet(ctx context.Context, p *Peer) {
 }
 
 // errTwin is a mistake that would have two nodes both bring everything.
-var errTwin = errors.New("it has the id of this node: its directory is a copy of this one's; remove the record peers/id from one of them")
+var errTwin = errors.New("it has the id of this node: its directory is a copy of this one's; remove the record node/id from one of them")
 
 // failed has a peer left alone for a while.
 func (g *Group) failed(p *Peer, why error) {
