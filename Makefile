@@ -5,6 +5,7 @@
 #   make test    everything, against real clients and real servers
 #   make lint    formatting and static analysis
 #   make image   the container image for all platforms, in build/image
+#   make chart-docs  the chart's README and schema, from its values
 #
 # Programs that tests need are built from pinned Go modules into .tools, once.
 
@@ -25,7 +26,7 @@ UNIT        = $(shell $(GO) list ./... | grep -v '/e2e')
 # Reproducible: its time is the commit's.
 EPOCH      ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: run demo build image test unit e2e lint vuln cover bench pgo fuzz tools clean
+.PHONY: run demo build image chart-docs test unit chart e2e lint vuln cover bench pgo fuzz tools clean
 
 run: build
 	bin/entrepot serve
@@ -42,10 +43,18 @@ image:
 	rm -rf build/image
 	SOURCE_DATE_EPOCH=$(EPOCH) $(GO) run ./deploy/image -version '$(VERSION)' -o build/image
 
-test: unit e2e
+# README.md and values.schema.json of the Helm chart.
+chart-docs:
+	$(GO) run ./deploy/helm/docs
+
+test: unit chart e2e
 
 unit: tools
 	$(GO) test -race -shuffle=on -p 2 -timeout 10m $(UNIT)
+
+# The Helm chart and the compose file, in a module of their own.
+chart: tools
+	cd deploy/charttest && $(GO) test .
 
 # After the others and one package at a time: these start servers, and two
 # cores are soon busy.
@@ -55,6 +64,7 @@ e2e: tools
 lint: $(LINTER)
 	$(GO) vet ./...
 	$(LINTER) run ./...
+	cd deploy/charttest && $(GO) vet . && $(CURDIR)/$(LINTER) run .
 	$(MAKE) --no-print-directory vuln
 
 # Known vulnerabilities that the binary's code reaches. Whether there are any

@@ -13,10 +13,10 @@ func configCommand() *cobra.Command {
 		Short: "Work with configuration files",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return fmt.Errorf("config needs a subcommand: check")
+			return fmt.Errorf("config needs a subcommand: check or schema")
 		},
 	}
-	group.AddCommand(&cobra.Command{
+	group.AddCommand(configSchemaCommand(), &cobra.Command{
 		Use:   "check FILE",
 		Short: "Report everything that is wrong with a configuration file",
 		Long: `Check reads a configuration file as serve would, with its variables and the

@@ -252,18 +252,19 @@ func moduleRoot(t testing.TB) string {
 }
 
 // findModuleRoot walks up from the working directory, which for a test is its
-// package's.
+// package's. Modules within this one, which only tests need, are passed over.
 func findModuleRoot() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("finding the module's root: %w", err)
 	}
 	for dir := start; ; dir = filepath.Dir(dir) {
-		if exists(filepath.Join(dir, "go.mod")) {
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(mod), "module entrepot\n") {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("finding the module's root: no go.mod in %s or above", start)
+			return "", fmt.Errorf("finding the module's root: no go.mod of entrepot in %s or above", start)
 		}
 	}
 }
