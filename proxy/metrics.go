@@ -70,6 +70,26 @@ func queueMetrics(slots *admission.Queue) []prometheus.Collector {
 	}
 }
 
+// watchRemote tells how the remote store does. There may be none.
+func watchRemote(reg prometheus.Registerer, r *remoteStore) {
+	if reg == nil || r == nil {
+		return
+	}
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "entrepot_s3_up", Help: "1 while the S3 store answers, or was not asked since it last did.",
+		}, func() float64 {
+			if r.up() {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "entrepot_s3_uploads_waiting", Help: "Blobs and records that wait to be uploaded to the S3 store; no more than 4096 are counted.",
+		}, func() float64 { return float64(len(r.queue)) }),
+	)
+}
+
 func (m *metrics) fillBytes(source string, n int) {
 	if c := m.bySource[source]; c != nil {
 		c.Add(float64(n))

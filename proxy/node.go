@@ -187,6 +187,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.base, n.endBase = context.WithCancel(context.Background())
 	n.remote = newRemoteStore(cfg.Remote, cfg.Local, n.log)
+	watchRemote(cfg.Registerer, n.remote)
 	n.fills = newFillSet(cfg.Local, slots, n.log, m, n.blobStored)
 	n.tags = n.newTags()
 	n.files = n.newFileNames()

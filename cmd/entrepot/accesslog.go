@@ -16,6 +16,7 @@ func observe(metrics *requestMetrics, access slog.Handler) func(*registry.Observ
 	return func(o *registry.Observation) {
 		outcome := outcomeOf(o)
 		metrics.count(o.Request.Kind, o.Cache.Upstream, outcome, o.Bytes, o.Duration)
+		metrics.fail(o.Status, o.Err != nil && !errors.Is(o.Err, registry.ErrClientGone) && o.Status < 400)
 		if access != nil && access.Enabled(context.Background(), slog.LevelInfo) {
 			logRequest(access, o, outcome)
 		}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"net/http"
+	"strconv"
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/cmd/internal/certs"
 	"entrepot/registry"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +46,7 @@ type requestMetrics struct {
 	upstreams map[string]*upstreamSeries
 	others    *upstreamSeries // under noUpstream
 	durations [kinds][outcomes]prometheus.Observer
+	failures  map[string]prometheus.Counter // by failureReason
 }
 
 type upstreamSeries struct {
@@ -64,9 +68,16 @@ func newRequestMetrics(reg prometheus.Registerer, upstreams []string) *requestMe
 		Help:    "Time from a client's request to the end of its response.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 4, 11), // 0.1 ms to 105 s
 	}, []string{"kind", "outcome"})
-	reg.MustRegister(requests, bytes, durations)
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entrepot_request_failures_total",
+		Help: "Requests that failed for no fault of the client, by the status that it was told, or cut: the transfer was broken off.",
+	}, []string{"reason"})
+	reg.MustRegister(requests, bytes, durations, failures)
 
-	m := &requestMetrics{upstreams: make(map[string]*upstreamSeries, len(upstreams))}
+	m := &requestMetrics{upstreams: make(map[string]*upstreamSeries, len(upstreams)), failures: map[string]prometheus.Counter{}}
+	for _, reason := range failureReasons() {
+		m.failures[reason] = failures.WithLabelValues(reason)
+	}
 	series := func(upstream string) *upstreamSeries {
 		s := new(upstreamSeries)
 		for o := range registry.Outcome(outcomes) {
@@ -100,6 +111,22 @@ func (m *requestMetrics) count(kind registry.Kind, upstream string, outcome regi
 	m.durations[kind][outcome].Observe(took.Seconds())
 }
 
+// failureReasons are why a request failed, as metrics call it. Other statuses from
+// 500 on count as 500.
+func failureReasons() []string { return []string{"500", "502", "503", "504", "cut"} }
+
+// fail counts a request that was answered with a status, or cut.
+func (m *requestMetrics) fail(status int, cut bool) {
+	switch c := m.failures[strconv.Itoa(status)]; {
+	case c != nil:
+		c.Inc()
+	case status >= http.StatusInternalServerError:
+		m.failures["500"].Inc()
+	case cut:
+		m.failures["cut"].Inc()
+	}
+}
+
 // storeMetrics tell what the directory and the memory tier hold.
 func storeMetrics(dir *blobstore.Dir, memory *blobstore.Memory) []prometheus.Collector {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
@@ -111,6 +138,8 @@ func storeMetrics(dir *blobstore.Dir, memory *blobstore.Memory) []prometheus.Col
 	return []prometheus.Collector{
 		gauge("entrepot_store_bytes", "Bytes of blobs in the directory.",
 			func() float64 { return float64(dir.Usage().Bytes) }),
+		gauge("entrepot_store_limit_bytes", "Most bytes of blobs that the directory may have; 0 without a limit.",
+			func() float64 { return float64(dir.Limit()) }),
 		gauge("entrepot_store_blobs", "Blobs in the directory.",
 			func() float64 { return float64(dir.Usage().Blobs) }),
 		gauge("entrepot_store_partial_bytes", "Bytes in the directory of blobs that are not whole yet.",
@@ -148,10 +177,7 @@ func scrubMetrics(scrubs ...*blobstore.Scrubber) []prometheus.Collector {
 		counter("entrepot_scrub_unreadable_total", "Blobs that scrubbing could not read.",
 			func(st *blobstore.ScrubStatus) float64 { return float64(st.Unreadable) }),
 		gauge("entrepot_scrub_running", "1 while the directory is being read through.", func(st *blobstore.ScrubStatus) float64 {
-			if st.Running {
-				return 1
-			}
-			return 0
+			return oneIf(st.Running)
 		}),
 		gauge("entrepot_scrub_progress_ratio", "How much of the directory this pass has read, or the last one: 0 to 1.",
 			func(st *blobstore.ScrubStatus) float64 {
@@ -187,6 +213,15 @@ func scrubStatus(scrubs []*blobstore.Scrubber) blobstore.ScrubStatus {
 		}
 	}
 	return all
+}
+
+// certMetric tells when a role's certificate ends.
+func certMetric(role string, pair *certs.Pair) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "entrepot_certificate_expiry_timestamp_seconds",
+		Help:        "When the certificate that a role serves with ends, in seconds since 1970.",
+		ConstLabels: prometheus.Labels{"role": role},
+	}, func() float64 { return float64(pair.Expiry().Unix()) })
 }
 
 // buildMetrics tell what runs and how the process does.

@@ -281,6 +281,7 @@ func (p *process) open(ctx context.Context, d door, address Address, files *TLSC
 			d.Close()
 			return fmt.Errorf("%s.tls: %w", d.role, err)
 		}
+		p.registry.MustRegister(certMetric(d.role, pair))
 		d.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Certificate}
 		askClients(d.tls, d.clients)
 		hangup := make(chan os.Signal, 1)

@@ -70,15 +70,27 @@ func observePolls(reg prometheus.Registerer, upstream string) func(ledger.PollRe
 	checked := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "entrepot_ledger_checked_timestamp_seconds", Help: "When the upstream's ledger was last seen to be as it is here.", ConstLabels: labels,
 	})
-	reg.MustRegister(entries, failures, checked)
+	refused := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "entrepot_ledger_refused", Help: "1 while the upstream's ledger is refused: it was rolled back, forked or damaged, or another key signs it.", ConstLabels: labels,
+	})
+	reg.MustRegister(entries, failures, checked, refused)
 	return func(r ledger.PollResult) {
 		entries.Set(float64(r.Size))
+		refused.Set(oneIf(r.Refused()))
 		if r.Err != nil {
 			failures.Inc()
 			return
 		}
 		checked.SetToCurrentTime()
 	}
+}
+
+// oneIf is a truth as metrics tell it.
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // ledgerNames are what a ledger calls an upstream: as configured, else its name and

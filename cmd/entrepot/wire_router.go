@@ -51,10 +51,7 @@ type routerRole struct {
 func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers, reg prometheus.Registerer) (*routerRole, error) {
 	o := &routerRole{end: func() {}, follow: map[string]*ledger.Follower{}}
 	reg = prometheus.WrapRegistererWith(prometheus.Labels{"role": "router"}, reg)
-	reloads := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "entrepot_mirror_list_reloads_total", Help: "Changed lists of mirrors that were taken into use, or refused.",
-	}, []string{"result"})
-	reg.MustRegister(reloads)
+	reloads := newReloadMetrics(reg)
 	atlas, err := locate.NewAtlas()
 	if err != nil {
 		return nil, err
@@ -72,7 +69,7 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 		return nil, fmt.Errorf("router.geo: %w", err)
 	}
 	o.presence = health.NewPresence(health.PresenceConfig{RedirectHosts: cfg.Probes.RedirectHosts})
-	surface, err := o.surface(cfg, node, logs)
+	surface, err := o.surface(cfg, node, logs, reg)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +105,7 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 }
 
 // surface is the router as it is configured, with the ledgers that it follows.
-func (o *routerRole) surface(cfg *RouterConfig, node http.Handler, logs *loggers) (geo.Config, error) {
+func (o *routerRole) surface(cfg *RouterConfig, node http.Handler, logs *loggers, reg prometheus.Registerer) (geo.Config, error) {
 	trusted, err := prefixes(cfg.TrustedProxies)
 	if err != nil {
 		return geo.Config{}, fmt.Errorf("router.trusted_proxies: %w", err)
@@ -134,7 +131,7 @@ func (o *routerRole) surface(cfg *RouterConfig, node http.Handler, logs *loggers
 		if c == nil {
 			continue
 		}
-		follower, err := o.openLedger(c, logs)
+		follower, err := o.openLedger(up.Name, c, logs, reg)
 		if err != nil {
 			return surface, fmt.Errorf("router.upstreams.%s.ledger: %w", up.Name, err)
 		}
@@ -146,7 +143,7 @@ func (o *routerRole) surface(cfg *RouterConfig, node http.Handler, logs *loggers
 		if c == nil {
 			continue
 		}
-		follower, err := o.openLedger(c, logs)
+		follower, err := o.openLedger("files/"+f.Name, c, logs, reg)
 		if err != nil {
 			return surface, fmt.Errorf("router.files.%s.ledger: %w", f.Name, err)
 		}
@@ -166,7 +163,7 @@ func otherNode(name string, location URL) *choice.Mirror {
 }
 
 // openLedger follows a ledger, once, however many upstreams have it.
-func (o *routerRole) openLedger(cfg *LedgerConfig, logs *loggers) (*ledger.Follower, error) {
+func (o *routerRole) openLedger(upstream string, cfg *LedgerConfig, logs *loggers, reg prometheus.Registerer) (*ledger.Follower, error) {
 	if f := o.follow[ledgerID(cfg)]; f != nil {
 		return f, nil
 	}
@@ -179,7 +176,8 @@ func (o *routerRole) openLedger(cfg *LedgerConfig, logs *loggers) (*ledger.Follo
 		return nil, fmt.Errorf("key: %w", err)
 	}
 	follower, err := ledger.NewFollower(context.Background(), ledger.FollowerConfig{
-		Source: source, Key: key, Interval: time.Duration(cfg.Interval), Logger: logs.main,
+		Source: source, Key: key, Interval: time.Duration(cfg.Interval),
+		Polled: observePolls(reg, upstream), Logger: logs.main,
 	})
 	if err != nil {
 		return nil, err
@@ -190,7 +188,7 @@ func (o *routerRole) openLedger(cfg *LedgerConfig, logs *loggers) (*ledger.Follo
 
 // watchList takes a changed list of mirrors into use, when the file changes or
 // with SIGHUP. A list that cannot be used is refused, and the old one serves on.
-func (o *routerRole) watchList(ctx context.Context, file string, atlas *locate.Atlas, log *slog.Logger, reloads *prometheus.CounterVec) {
+func (o *routerRole) watchList(ctx context.Context, file string, atlas *locate.Atlas, log *slog.Logger, reloads *reloadMetrics) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -213,16 +211,36 @@ func (o *routerRole) watchList(ctx context.Context, file string, atlas *locate.A
 		last = info
 		list, err := readList(file, atlas)
 		if err != nil {
-			reloads.WithLabelValues("refused").Inc()
+			reloads.refuse()
 			log.Error("the new list of mirrors cannot be used; the old one serves on", "error", err)
 			continue
 		}
 		o.prober.SetList(list)
 		o.router.Refresh()
-		reloads.WithLabelValues("taken").Inc()
+		reloads.take()
 		log.Info("took the list of mirrors into use", "mirrors", list.Len())
 	}
 }
+
+// reloadMetrics tell what became of changed lists of mirrors.
+type reloadMetrics struct {
+	taken, refused prometheus.Counter
+	stale          prometheus.Gauge
+}
+
+func newReloadMetrics(reg prometheus.Registerer) *reloadMetrics {
+	reloads := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entrepot_mirror_list_reloads_total", Help: "Changed lists of mirrors that were taken into use, or refused.",
+	}, []string{"result"})
+	stale := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "entrepot_mirror_list_stale", Help: "1 while the list of mirrors in the file cannot be used, and an older one serves on.",
+	})
+	reg.MustRegister(reloads, stale)
+	return &reloadMetrics{reloads.WithLabelValues("taken"), reloads.WithLabelValues("refused"), stale}
+}
+
+func (m *reloadMetrics) take()   { m.taken.Inc(); m.stale.Set(0) }
+func (m *reloadMetrics) refuse() { m.refused.Inc(); m.stale.Set(1) }
 
 // readList reads the list of mirrors of a configuration file.
 func readList(file string, atlas *locate.Atlas) (*choice.List, error) {

@@ -10,6 +10,7 @@ import (
 
 // metrics are of each mirror, by its name.
 type metrics struct {
+	info                  *prometheus.GaugeVec
 	up, ramp, quarantined *prometheus.GaugeVec
 	failures              *prometheus.CounterVec
 	duration              *prometheus.GaugeVec
@@ -20,6 +21,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"mirror"})
 	}
 	m := &metrics{
+		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "entrepot_mirror_info", Help: "1, with what a mirror is as labels.",
+		}, []string{"mirror", "tier", "country", "continent"}),
 		up:          gauge("entrepot_mirror_up", "1 while a mirror is up."),
 		ramp:        gauge("entrepot_mirror_ramp_ratio", "Share of its capacity that a mirror is trusted with."),
 		quarantined: gauge("entrepot_mirror_quarantined", "1 while a mirror is quarantined for wrong bytes."),
@@ -29,9 +33,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"mirror"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.up, m.ramp, m.quarantined, m.duration, m.failures)
+		reg.MustRegister(m.info, m.up, m.ramp, m.quarantined, m.duration, m.failures)
 	}
 	return m
+}
+
+// describe tells what the mirrors of a list are, which may differ from before.
+func (m *metrics) describe(list *choice.List) {
+	m.info.Reset()
+	for i := range list.Len() {
+		mirror := list.Mirror(i)
+		m.info.WithLabelValues(mirror.Name, mirror.Tier.String(), mirror.Country.String(), mirror.Continent.String()).Set(1)
+	}
 }
 
 func (m *metrics) show(name string, s *choice.State) {

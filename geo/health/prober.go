@@ -103,6 +103,7 @@ func (p *Prober) SetList(list *choice.List) {
 		}
 	}
 	p.list, p.machines = list, machines
+	p.metrics.describe(list)
 	p.wakeUp()
 }
 

@@ -51,6 +51,10 @@ type PollResult struct {
 	Err error
 }
 
+// Refused says whether the log is not what it should be, as opposed to one that
+// cannot be reached.
+func (r PollResult) Refused() bool { return refusal(r.Err) != nil }
+
 // FollowerStatus is how far a follower is.
 type FollowerStatus struct {
 	Checkpoint Checkpoint

@@ -43,6 +43,14 @@ func (p *Pair) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return p.current.Load(), nil
 }
 
+// Expiry is when the certificate in use ends to be valid.
+func (p *Pair) Expiry() time.Time {
+	if leaf := p.current.Load().Leaf; leaf != nil {
+		return leaf.NotAfter
+	}
+	return time.Time{} // only with GODEBUG=x509keypairleaf=0
+}
+
 // Watch looks at the files at every interval and at every signal from now,
 // until ctx ends.
 func (p *Pair) Watch(ctx context.Context, interval time.Duration, now <-chan os.Signal) {
