@@ -49,7 +49,9 @@ func TestContainerfileGivesTheImageThatReleasesHave(t *testing.T) {
 
 	layout := filepath.Join(t.TempDir(), "layout")
 	image(t, "-platforms", "linux/amd64", "-version", version, "-o", layout)
-	var inspected []struct{ Config ocispec.ImageConfig }
+	var inspected []struct {
+		Config ocispec.ImageConfig `json:"Config"`
+	}
 	if err := json.Unmarshal(output(t, docker("inspect", "entrepot")), &inspected); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func (s spec) compile(ctx context.Context, root string, p ocispec.Platform) ([]b
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // it is among the temporary files
 	out := filepath.Join(dir, "entrepot")
 	//nolint:gosec // the version is an argument, and no shell reads it
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",

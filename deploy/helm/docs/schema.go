@@ -34,7 +34,7 @@ func valuesSchema(root value, config []byte) ([]byte, error) {
 	schema["title"] = "Values of the chart entrepot"
 	schema["$defs"] = defs
 	// What Helm gives to charts that are part of another.
-	schema["properties"].(map[string]any)["global"] = map[string]any{"type": "object"} //nolint:errcheck // schemaOf made it
+	schema["properties"].(map[string]any)["global"] = map[string]any{"type": "object"}
 	var b bytes.Buffer
 	out := json.NewEncoder(&b)
 	out.SetEscapeHTML(false)

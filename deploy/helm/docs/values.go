@@ -105,14 +105,14 @@ func (v value) text() string {
 	if v.node.Kind == yaml.ScalarNode && v.node.Value == "" {
 		return `""`
 	}
-	var any any
-	if err := v.node.Decode(&any); err != nil {
+	var decoded any
+	if err := v.node.Decode(&decoded); err != nil {
 		return v.node.Value
 	}
-	if s, ok := any.(string); ok {
+	if s, ok := decoded.(string); ok {
 		return s
 	}
-	text, err := json.Marshal(any)
+	text, err := json.Marshal(decoded)
 	if err != nil {
 		return v.node.Value
 	}
