@@ -65,12 +65,12 @@ func NewPrefetcher(cfg PrefetchConfig) *Prefetcher {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	gauge := func(name, help string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "entrepot_prefetch_" + name, Help: help}, []string{"prefetch"})
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"prefetch"})
 	}
 	m := prefetchMetrics{
-		finished: gauge("last_run_timestamp_seconds", "When the last run of a prefetch ended."),
-		names:    gauge("names", "Names that the last run of a prefetch found."),
-		failed:   gauge("failures", "Names and patterns that failed in the last run of a prefetch."),
+		finished: gauge("entrepot_prefetch_last_run_timestamp_seconds", "When the last run of a prefetch ended."),
+		names:    gauge("entrepot_prefetch_names", "Names that the last run of a prefetch found."),
+		failed:   gauge("entrepot_prefetch_failures", "Names and patterns that failed in the last run of a prefetch."),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entrepot_prefetch_bytes_total", Help: "Bytes that a prefetch brought; what was there does not count.",
 		}, []string{"prefetch"}),
