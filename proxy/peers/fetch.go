@@ -57,7 +57,7 @@ func (g *Group) Open(ctx context.Context, p *Peer, req *Request) (body io.ReadCl
 	t.next.Store(req.Offset)
 	t.wait()
 	watched := make(chan struct{})
-	go func() {
+	go func() { //nolint:contextcheck // the watch has the transfer's, which is made of it
 		defer close(watched)
 		t.watch()
 	}()

@@ -63,7 +63,7 @@ func TestPeerThatDoesNotSendWhatItHasIsGivenUpAfterTheDeadline(t *testing.T) {
 func TestPeerThatHasNoMoreYetIsWaitedFor(t *testing.T) {
 	const deadline = 2 * time.Second
 	more := make(chan struct{})
-	g, p := giver(t, deadline, 10, func(w http.ResponseWriter, r *http.Request) {
+	g, p := giver(t, deadline, 10, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "20")
 		_, _ = io.WriteString(w, "0123456789")
 		_ = http.NewResponseController(w).Flush()
