@@ -185,21 +185,27 @@ func (p *page) bash(t *testing.T, line int, script string) {
 // replaces the one before.
 func (p *page) serve(t *testing.T, line int, command string) {
 	t.Helper()
-	if strings.HasPrefix(command, "entrepot") {
+	if !strings.HasPrefix(command, "minio") {
 		for _, s := range p.servers {
 			s.Stop()
 		}
+		p.servers = nil
 	}
 	process := testenv.Start(t, testenv.ProcessConfig{
 		Name: "server", Path: "/bin/bash", Args: []string{"-c", "exec " + command}, Dir: p.dir, Env: p.env(),
 		Ready: func(ctx context.Context) error {
-			if strings.HasPrefix(command, "minio") {
+			switch program, _, _ := strings.Cut(command, " "); program {
+			case "minio":
 				return testenv.WaitHTTP(ctx, "http://127.0.0.1:9000/minio/health/live")
+			case "registry":
+				return testenv.WaitHTTP(ctx, "http://127.0.0.1:5000/v2/")
 			}
 			return testenv.WaitHTTP(ctx, "http://127.0.0.1:9090/readyz")
 		},
 	})
-	p.servers = append(p.servers, process)
+	if !strings.HasPrefix(command, "minio") {
+		p.servers = append(p.servers, process)
+	}
 	t.Logf("line %d: %s (runs on)", line, command)
 }
 
@@ -216,9 +222,9 @@ func fillTheWorld(t *testing.T) {
 	testenv.PushChart(t, registry.Host(), "org/chart", "1.0.0")
 	listen(t, "127.0.0.1:5999", reverse(registry.URL()))
 	serveFiles(t, "127.0.0.1:5998", map[string]string{
-		"/release/stable.txt":                             "v1.36.0\n",
-		"/release/v1.36.0/bin/linux/amd64/kubectl":        "#!/bin/sh\necho kubectl\n",
-		"/release/v1.36.0/bin/linux/amd64/kubectl.sha256": "",
+		"/release/stable.txt":                      "v1.36.0\n",
+		"/release/v1.36.0/bin/linux/amd64/kubectl": "#!/bin/sh\necho kubectl\n",
+		"/release/v1.0.0/bin/tool":                 "#!/bin/sh\necho tool\n",
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"math/big"
 	"net"
@@ -61,7 +62,11 @@ func alone(t *testing.T, programs string) {
 	if os.Geteuid() != 0 {
 		testenv.Missing(t, "a network namespace takes root")
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "10m") //nolint:gosec // this very test
+	run := "^" + t.Name() + "$"
+	if asked := flag.Lookup("test.run").Value.String(); strings.Contains(asked, "/") {
+		run = asked // for one page
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", run, "-test.v", "-test.timeout", "10m") //nolint:gosec // this very test
 	cmd.Env = append(os.Environ(), inside+"="+programs)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,

@@ -37,13 +37,13 @@ type Step struct {
 }
 
 // fileName is a block's first line that says which file it is.
-var fileName = regexp.MustCompile(`^(?:#|//|;|--) ?((?:[~/]|\./)?[\w./@+-]+\.\w+)(?:$|[ ,:(])`) //nolint:gochecknoglobals // constant
+var fileName = regexp.MustCompile(`^(?:#|//|;|--) ?((?:[~/]|\./)?[\w./@+-]+\.\w+)(?:$|[ ,:(])`)
 
 // apart is the comment before a block that is not run.
-var apart = regexp.MustCompile(`^<!-- not run: (.+) -->$`) //nolint:gochecknoglobals // constant
+var apart = regexp.MustCompile(`^<!-- not run: (.+) -->$`)
 
 // hidden is a comment that is run.
-var hidden = regexp.MustCompile(`^<!-- run: (.+) -->$`) //nolint:gochecknoglobals // constant
+var hidden = regexp.MustCompile(`^<!-- run: (.+) -->$`)
 
 // Steps are the steps of a page in Markdown. Its error names the line of a block
 // that does not end.
@@ -117,5 +117,11 @@ func Server(line string) bool {
 	if len(fields) < 2 {
 		return false
 	}
-	return fields[0] == "entrepot" && fields[1] == "serve" || fields[0] == "minio" && fields[1] == "server"
+	switch fields[0] {
+	case "entrepot", "registry":
+		return fields[1] == "serve"
+	case "minio":
+		return fields[1] == "server"
+	}
+	return false
 }
