@@ -170,7 +170,7 @@ func (p *page) bash(t *testing.T, line int, script string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), scriptTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script) //nolint:gosec // the project's own documentation
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir, cmd.Env = p.dir, p.env()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

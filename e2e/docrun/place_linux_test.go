@@ -66,7 +66,7 @@ func alone(t *testing.T, programs string) {
 	if asked := flag.Lookup("test.run").Value.String(); strings.Contains(asked, "/") {
 		run = asked // for one page
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", run, "-test.v", "-test.timeout", "10m") //nolint:gosec // this very test
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", run, "-test.v", "-test.timeout", "10m")
 	cmd.Env = append(os.Environ(), inside+"="+programs)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
