@@ -215,6 +215,9 @@ func fillTheWorld(t *testing.T) {
 	registry := testenv.StartRegistry(t)
 	for _, name := range []string{
 		"library/alpine:3", "library/nginx:1.29", "pause:3.10", "kube-proxy:v1.36.0", "coredns/coredns:v1.13.1", "org/app:v1", "org/tool:v1",
+		// What client-config --check asks for.
+		"library/hello-world:latest", "hello-world:latest", "distroless/static:latest", "containerd/busybox:latest", "prometheus/busybox:latest",
+		"docker/library/busybox:latest",
 	} {
 		repository, tag, _ := strings.Cut(name, ":")
 		testenv.PushIndex(t, registry.Host(), repository, tag)

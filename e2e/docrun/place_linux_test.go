@@ -40,7 +40,7 @@ func hosts() map[string]string {
 	return map[string]string{
 		"node.example.org": "5000", "mirror.example.edu": "5000", "mirror.example.org": "5000",
 		"origin.example.org": "5001", "artifacts.example.org": "8080", "staging.example.org": registry, "registry.example.org": registry,
-		"registry-1.docker.io": registry, "registry.k8s.io": registry, "ghcr.io": registry, "quay.io": registry, "gcr.io": registry,
+		"registry-1.docker.io": registry, "mcr.microsoft.com": registry, "public.ecr.aws": registry, "registry.k8s.io": registry, "ghcr.io": registry, "quay.io": registry, "gcr.io": registry,
 		"dl.k8s.io": files, "files.example.org": files, "minio.example.org": "9000",
 	}
 }
