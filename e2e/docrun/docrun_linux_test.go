@@ -87,6 +87,11 @@ func install(t *testing.T) string {
 	for _, name := range []string{"crane", "oras", "helm", "minio", "registry"} {
 		link(name, testenv.Tool(t, name))
 	}
+	// kubeadm is not to be had for tests. This is its output.
+	kubeadm := "#!/bin/sh\nprintf 'registry.k8s.io/kube-proxy:v1.36.0\\nregistry.k8s.io/coredns/coredns:v1.13.1\\nregistry.k8s.io/pause:3.10\\n'\n"
+	if err := os.WriteFile(filepath.Join(dir, "kubeadm"), []byte(kubeadm), 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
 	for name, pkg := range map[string]string{"skopeo": "skopeo", "curl": "curl", "htpasswd": "apache2-utils"} {
 		testenv.Debian(t, name, pkg)
 	}
@@ -218,6 +223,8 @@ func fillTheWorld(t *testing.T) {
 		// What client-config --check asks for.
 		"library/hello-world:latest", "hello-world:latest", "distroless/static:latest", "containerd/busybox:latest", "prometheus/busybox:latest",
 		"docker/library/busybox:latest",
+		// What "helm create" writes.
+		"library/nginx:1.16.0", "library/busybox:latest",
 	} {
 		repository, tag, _ := strings.Cut(name, ":")
 		testenv.PushIndex(t, registry.Host(), repository, tag)
