@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -17,6 +20,7 @@ import (
 	"github.com/dustin/go-humanize"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
+	"oras.land/oras-go/v2/registry/remote/credentials"
 )
 
 // warming is the command line of warm.
@@ -43,6 +47,7 @@ The list has a name on each line, such as "kubeadm config images list" writes, o
 is manifests of Kubernetes, in which every image is taken ("helm template",
 "kustomize build", "kubectl get -o yaml"); "-" is the standard input. A name is an
 image, the URL of a file, or a path that begins with a file server of the node.
+A name and password for the node are taken from the docker configuration.
 
 It shows progress on a terminal, and writes a line of JSON for each name elsewhere.
 The exit status is 0 when all is there, 1 when something failed, 2 for wrong usage.`,
@@ -107,6 +112,9 @@ func (w *warming) run(cmd *cobra.Command, names []string) error {
 		return err
 	}
 	client.CheckRedirect = nil // a router redirects
+	if client.Transport, err = withLogin(cmd.Context(), client.Transport, server.URL); err != nil {
+		return err
+	}
 	d := newWarmDisplay(cmd.OutOrStdout(), cmd.ErrOrStderr(), w.output, len(list.Items))
 	for _, p := range list.Problems {
 		d.event(warmEvent{Event: "failed", Name: p.Text, Error: fmt.Sprintf("line %d: %v", p.Line, p.Err)})
@@ -120,6 +128,43 @@ func (w *warming) run(cmd *cobra.Command, names []string) error {
 		return quiet(exitFailed)
 	}
 	return cmd.Context().Err()
+}
+
+// login sends a name and password to one server, and to nobody that it redirects to.
+type login struct {
+	next           http.RoundTripper
+	server         *url.URL
+	user, password string
+}
+
+// withLogin logs in at a server with what the docker configuration has for it; where
+// it has nothing, or the password would be sent in the clear, nobody does.
+func withLogin(ctx context.Context, next http.RoundTripper, server *url.URL) (http.RoundTripper, error) {
+	ip := net.ParseIP(server.Hostname())
+	if server.Scheme != "https" && server.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return next, nil
+	}
+	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("reading the docker configuration: %w", err)
+	}
+	c, err := store.Get(ctx, server.Host)
+	if err != nil {
+		return nil, fmt.Errorf("looking for a login at %s in the docker configuration: %w", server.Host, err)
+	}
+	if c.Username == "" || c.Password == "" {
+		return next, nil
+	}
+	return &login{next, server, c.Username, c.Password}, nil
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (l *login) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Host == l.server.Host && req.URL.Scheme == l.server.Scheme {
+		req = req.Clone(req.Context())
+		req.SetBasicAuth(l.user, l.password)
+	}
+	return l.next.RoundTrip(req)
 }
 
 // read is what the list and the command line name.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -72,5 +74,35 @@ func TestWarmSaysWhatFailedAndWhatItCouldNotRead(t *testing.T) {
 	}
 	if status, _, told = runWarm(t, list, "--node", "http://127.0.0.1:1", "--list", "-"); status != exitFailed || !strings.Contains(told, "refused") {
 		t.Errorf("status %d, %s", status, told)
+	}
+}
+
+func TestWarmLogsInAtTheServerAndNowhereElse(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			t.Error("the password was sent to where the server redirects")
+		}
+		fmt.Fprint(w, "content")
+	}))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	defer server.Close()
+	docker := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", docker)
+	if status, _, _ := runWarm(t, "", "--node", server.URL, server.URL+"/a"); status != exitFailed {
+		t.Errorf("without a login: status %d", status)
+	}
+	config := fmt.Sprintf(`{"auths": {%q: {"auth": "bWU6c2VjcmV0"}}}`, strings.TrimPrefix(server.URL, "http://"))
+	if err := os.WriteFile(filepath.Join(docker, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, told := runWarm(t, "", "--node", server.URL, server.URL+"/a"); status != exitDone {
+		t.Errorf("with a login: status %d, %s%s", status, out, told)
 	}
 }
