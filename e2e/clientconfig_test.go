@@ -44,7 +44,8 @@ func machine(t *testing.T) (root string) {
 func allOf(t *testing.T, root string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+	files := os.DirFS(root)
+	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -53,7 +54,7 @@ func allOf(t *testing.T, root string) map[string]string {
 			all[name] = fmt.Sprint(d)
 			return err
 		}
-		content, err := os.ReadFile(name)
+		content, err := fs.ReadFile(files, name)
 		all[name] = fmt.Sprintf("%v %v %q", info.Mode(), info.ModTime(), content)
 		return err
 	})

@@ -83,23 +83,14 @@ func (c check) prefetch(n *NodeConfig) {
 
 // prefetched checks that a pattern can be resolved.
 func (c check) prefetched(path string, n *NodeConfig, p *warm.Pattern) {
-	kind, known, ledger := "upstreams", false, false
+	kind, names := "upstreams", slices.Sorted(maps.Keys(n.Upstreams))
+	ledger := n.Upstreams[p.Upstream].Ledger != nil
 	if p.File {
-		kind = "files"
-		f, ok := n.Files[p.Upstream]
-		known, ledger = ok, f.Ledger != nil
-	} else {
-		u, ok := n.Upstreams[p.Upstream]
-		known, ledger = ok, u.Ledger != nil
+		kind, names = "files", slices.Sorted(maps.Keys(n.Files))
+		ledger = n.Files[p.Upstream].Ledger != nil
 	}
 	switch {
-	case !known:
-		var names []string
-		if p.File {
-			names = slices.Sorted(maps.Keys(n.Files))
-		} else {
-			names = slices.Sorted(maps.Keys(n.Upstreams))
-		}
+	case !slices.Contains(names, p.Upstream):
 		c.Problemf(path, "%s: %s is not one of node.%s: %s", path, p.Upstream, kind, strings.Join(names, ", "))
 	case p.NeedsNames() && !ledger:
 		c.Problemf(path, `%s: %s has no ledger, without which nobody can list its names: write %s without "*", but for tags`, path, p.Upstream, kind)

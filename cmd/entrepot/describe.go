@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
+	"time"
 
 	"entrepot/cmd/internal/clientconf"
 	"entrepot/promote/ledger"
@@ -34,12 +35,9 @@ func (d *described) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(len(d.text)))
 	header.Set("Cache-Control", "no-cache")
 	header.Set("X-Content-Type-Options", "nosniff")
-	if r.Method == http.MethodGet {
-		_, _ = w.Write(d.text) // whoever asked is gone then
-	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(d.text))
 }
 
 func (n *NodeConfig) description() *clientconf.Description {

@@ -90,7 +90,7 @@ func TestWarmLogsInAtTheServerAndNowhereElse(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusTemporaryRedirect)
+		http.Redirect(w, r, elsewhere.URL+"/a", http.StatusTemporaryRedirect)
 	}))
 	defer server.Close()
 	docker := t.TempDir()
