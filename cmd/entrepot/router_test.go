@@ -124,6 +124,10 @@ func TestAListIsTakenIntoUseWhenALinkToAnotherTakesItsPlace(t *testing.T) {
 	p.signal(t, syscall.SIGHUP)
 	p.waitFor(t, "the new list of mirrors cannot be used; the old one serves on")
 	p.waitForMetrics(t, `entrepot_mirror_list_reloads_total{result="refused",role="router"} 1`)
+	p.signal(t, syscall.SIGTERM)
+	if status := p.exit(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
 }
 
 func TestWhoMayReachOneHostOnlyIsServedByTheNodeOfTheProcess(t *testing.T) {
@@ -181,6 +185,10 @@ router:
 		if err != nil || row.status != 0 && !served || row.status == 0 && resp.StatusCode < http.StatusMultipleChoices {
 			t.Errorf("%+v: %s, %q, %v", row, resp.Status, body, err)
 		}
+	}
+	p.signal(t, syscall.SIGTERM)
+	if status := p.exit(t); status != 0 {
+		t.Errorf("exit status %d", status)
 	}
 }
 

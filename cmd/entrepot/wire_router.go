@@ -99,7 +99,13 @@ func openRouter(cfg *RouterConfig, file string, node http.Handler, logs *loggers
 		o.running.Go(func() { _ = f.Run(running) }) // it returns when running ends
 	}
 	if file != "" {
-		o.running.Go(func() { o.watchList(running, file, atlas, logs.main, reloads) })
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP) // from now on it ends nothing
+		first, _ := os.Stat(file)             // before anybody is served: what changes later is seen
+		o.running.Go(func() {
+			defer signal.Stop(hangup)
+			o.watchList(running, file, first, hangup, atlas, logs.main, reloads)
+		})
 	}
 	return o, nil
 }
@@ -188,13 +194,11 @@ func (o *routerRole) openLedger(upstream string, cfg *LedgerConfig, logs *logger
 
 // watchList takes a changed list of mirrors into use, when the file changes or
 // with SIGHUP. A list that cannot be used is refused, and the old one serves on.
-func (o *routerRole) watchList(ctx context.Context, file string, atlas *locate.Atlas, log *slog.Logger, reloads *reloadMetrics) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func (o *routerRole) watchList(
+	ctx context.Context, file string, last os.FileInfo, hangup <-chan os.Signal, atlas *locate.Atlas, log *slog.Logger, reloads *reloadMetrics,
+) {
 	tick := time.NewTicker(listInterval)
 	defer tick.Stop()
-	last, _ := os.Stat(file)
 	for {
 		now := false
 		select {
