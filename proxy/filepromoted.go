@@ -53,6 +53,9 @@ func (n *Node) promotedFile(ctx context.Context, key nameKey, e *ledger.Entry, h
 	}
 	v, known := n.files.peek(key)
 	known = known && v.digest == e.Digest
+	if !known && key.up.client.Offline() {
+		return fail(blobstore.ErrNotExist) // a name that nobody brought, whatever else has its content
+	}
 	if head {
 		f, err := n.headPromoted(ctx, key, e, v, known)
 		if err != nil {

@@ -106,6 +106,9 @@ func (n *Node) LedgerChanged(ctx context.Context, upstream string, entries []led
 			n.remove(ctx, e.Digest)
 		case e.Kind == ledger.Image && up != nil:
 			for _, repo := range up.repositories(e) {
+				if up.client.Offline() {
+					continue
+				}
 				n.lists.expire(nameKey{up, repo, "tags"}, &up.policy)
 				n.absent.forget(nameKey{up, repo, string(e.Digest)})
 			}

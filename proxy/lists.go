@@ -63,6 +63,9 @@ func (n *Node) Tags(ctx context.Context, req *registry.Request) ([]string, bool,
 	if err != nil {
 		return nil, false, registry.CacheStatus{Outcome: registry.OutcomeError}, err
 	}
+	if up.client.Offline() {
+		return n.offlineTags(ctx, up, repo, req)
+	}
 	a, err := n.lists.get(ctx, nameKey{up, repo, "tags"}, &up.policy, req.Head)
 	if err != nil {
 		return nil, false, registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}, clientError(err, "repository", up, repo, "")

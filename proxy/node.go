@@ -233,6 +233,9 @@ func (n *Node) addUpstreams(cfg *Config, m *metrics) error {
 		if err != nil {
 			return fmt.Errorf("upstream %s: %w", uc.Name, err)
 		}
+		if uc.Offline {
+			uc.Policy.TTL = forever // there is nobody to check with
+		}
 		n.upstreams[uc.Name] = &upstreamState{
 			name: uc.Name, client: client, policy: uc.Policy, ledger: uc.Ledger, private: uc.Private,
 			doubts: newLRU[doubt, time.Time](maxDoubts),
@@ -260,6 +263,9 @@ func (n *Node) addFileUpstreams(cfg *Config, m *metrics) error {
 		client, err := upstream.New(fc.Config)
 		if err != nil {
 			return fmt.Errorf("upstream %s of files: %w", fc.Name, err)
+		}
+		if fc.Offline {
+			fc.Policy.TTL, rules.pinned.TTL, rules.pointers.TTL, rules.others.TTL = forever, forever, forever, forever
 		}
 		n.fileUpstreams[fc.Name] = &upstreamState{
 			name: fc.Name, client: client, policy: fc.Policy, ledger: fc.Ledger, private: fc.Private, files: rules,

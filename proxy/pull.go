@@ -48,21 +48,40 @@ func (n *Node) settleSmall(ctx context.Context, d digest.Digest, b []byte) error
 
 // PullBlob brings a blob of an image into the store.
 func (n *Node) PullBlob(ctx context.Context, upstream, repo string, d digest.Digest) error {
-	return n.pull(ctx, d, func() (registry.Content, error) {
+	err := n.pull(ctx, d, func() (registry.Content, error) {
 		req := registry.Request{Kind: registry.KindBlob, Namespace: upstream, Repository: repo, Digest: d, N: -1}
 		blob, _, err := n.Blob(ctx, &req)
 		return blob.Content, err
 	})
+	if up := n.upstreams[upstream]; up != nil && err == nil {
+		// Where it came for another repository, this one is to be seen to hold it, too.
+		err = n.holders.vouch(ctx, nameKey{up, repo, string(d)}, -1)
+	}
+	return err
 }
 
 // PullFile brings a file, by its decoded path, into the store. d is what its name has
 // to lead to.
 func (n *Node) PullFile(ctx context.Context, upstream, path string, d digest.Digest) error {
-	return n.pull(ctx, d, func() (registry.Content, error) {
+	open := func() (registry.Content, error) {
 		req := registry.FileRequest{Path: upstream + "/" + (&url.URL{Path: path}).EscapedPath()}
 		file, _, err := n.File(ctx, &req)
 		return file.Content, err
-	})
+	}
+	if err := n.pull(ctx, d, open); err != nil {
+		return err
+	}
+	if up := n.fileUpstreams[upstream]; up != nil {
+		if v, known := n.files.peek(fileKey(up, path)); known && v.digest == d {
+			return nil
+		}
+	}
+	// The content was here under another name: this one is to be described, too.
+	content, err := open()
+	if err == nil {
+		err = content.Close()
+	}
+	return err
 }
 
 // errNotKept says that content came and is not in the store.

@@ -67,6 +67,7 @@ type OriginConfig struct {
 	Htpasswd        Path                     `yaml:"htpasswd"`
 	Rules           []RuleConfig             `yaml:"rules"`
 	Ledger          string                   `yaml:"ledger"`
+	LedgerKey       Path                     `yaml:"ledger_key"`
 	Webhooks        map[string]WebhookConfig `yaml:"webhooks"`
 	URL             URL                      `yaml:"url"`
 	Uploads         Path                     `yaml:"uploads"`
@@ -158,6 +159,7 @@ type CacheConfig struct {
 type UpstreamConfig struct {
 	URLs                 []URL         `yaml:"urls"`
 	Private              bool          `yaml:"private"`
+	Offline              bool          `yaml:"offline"`
 	TagTTL               Duration      `yaml:"tag_ttl"`
 	StaleWhileRevalidate Duration      `yaml:"stale_while_revalidate"`
 	MaxStale             Duration      `yaml:"max_stale"`

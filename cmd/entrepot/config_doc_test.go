@@ -62,18 +62,24 @@ func TestExamplesInTheDocumentationAreValid(t *testing.T) {
 		t.Fatalf("%d examples", len(examples))
 	}
 	for _, example := range examples {
-		_, err := parseConfig("CONFIGURATION.md", []byte(example[1]),
-			func(string) (string, bool) { return "value", true },
-			func(path string) ([]byte, error) {
-				if strings.HasSuffix(path, ".pub") {
-					return []byte("origin.example.org/ledger+4093f529+AUKRegfSlMfi2+6lhSXo/r+eVGvqpuS5NSOgIy9bOsmX"), nil
-				}
-				return []byte("{" + strings.Repeat(" ", leastSecret) + "}"), nil
-			})
+		err := exampleProblem("CONFIGURATION.md", example[1])
 		if err != nil {
 			t.Errorf("%v\nin\n%s", err, example[1])
 		}
 	}
+}
+
+// exampleProblem is what is wrong with a configuration in a page, whose files are all there.
+func exampleProblem(page, example string) error {
+	_, err := parseConfig(page, []byte(example),
+		func(string) (string, bool) { return "value", true },
+		func(path string) ([]byte, error) {
+			if strings.HasSuffix(path, ".pub") {
+				return []byte("origin.example.org/ledger+4093f529+AUKRegfSlMfi2+6lhSXo/r+eVGvqpuS5NSOgIy9bOsmX"), nil
+			}
+			return []byte("{" + strings.Repeat(" ", leastSecret) + "}"), nil
+		})
+	return err
 }
 
 // describe collects the keys below v, whose defaults are set.

@@ -15,6 +15,7 @@ import (
 type FileUpstreamConfig struct {
 	URLs                 []URL         `yaml:"urls"`
 	Private              bool          `yaml:"private"`
+	Offline              bool          `yaml:"offline"`
 	TTL                  Duration      `yaml:"ttl"`
 	MinTTL               Duration      `yaml:"min_ttl"`
 	MaxTTL               Duration      `yaml:"max_ttl"`
@@ -84,6 +85,7 @@ func (c check) fileUpstream(name string, u *FileUpstreamConfig) {
 	if u.URLs != nil && len(u.URLs) == 0 {
 		c.Problemf(path+".urls", "%s.urls is empty; write at least one URL, or remove the key for https://%s", path, name)
 	}
+	c.offline(path, u.Offline, u.URLs)
 	if u.URLs == nil {
 		u.URLs = []URL{URL("https://" + name)}
 	}

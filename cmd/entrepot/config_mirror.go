@@ -83,9 +83,28 @@ func (c check) mirror(n *NodeConfig) {
 	if n.Store.S3 != nil {
 		c.Problemf(path, "%s holds content in a directory: set node.store.dir, and no s3", path)
 	}
+	if n.offline() {
+		c.Problemf(path, "%s fetches what ledgers have, and an upstream is offline; bundles are brought by entrepot import", path)
+	}
 	if len(n.ledgers()) == 0 {
 		c.Problemf(path, "%s holds what ledgers have, and no upstream has one: set node.upstreams.NAME.ledger or node.files.NAME.ledger", path)
 	}
+}
+
+// offline says whether there is an upstream to which there is no network, so that what
+// is held of it cannot be had again.
+func (n *NodeConfig) offline() bool {
+	for _, u := range n.Upstreams {
+		if u.Offline {
+			return true
+		}
+	}
+	for _, f := range n.Files {
+		if f.Offline {
+			return true
+		}
+	}
+	return false
 }
 
 // ledgers are those of the node's upstreams.

@@ -48,7 +48,7 @@ func TestBadOriginAndLedgerAreToldWithKeyAndLine(t *testing.T) {
 		},
 		"the private key": {
 			node + "      ledger: {url: " + url + ", key: " + key + "}\n",
-			":5: node.upstreams.registry.example.org.ledger.key: " + key + " is the private key, with which whoever breaks in here signs names; a node needs the public one (.pub)",
+			":5: node.upstreams.registry.example.org.ledger.key: " + key + " is the private key, with which whoever breaks in here signs names; only the public one (.pub) is needed",
 		},
 		"polls that never rest": {
 			node + "      ledger: {url: " + url + ", key: " + key + ".pub, interval: 1ms}\n",

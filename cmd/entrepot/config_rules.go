@@ -119,6 +119,10 @@ func (c check) origin(o *OriginConfig) {
 			c.Problemf("origin.ledger", "origin.ledger: %v", err)
 		}
 	}
+	if o.LedgerKey != "" && o.Ledger == "" {
+		c.Problemf("origin.ledger_key", "origin.ledger_key is served beside the ledger; set origin.ledger, too")
+	}
+	c.publicKey("origin.ledger_key", o.LedgerKey)
 	if o.UploadTTL <= 0 {
 		c.Problemf("origin.upload_ttl", "origin.upload_ttl is %v; it must be more than 0s", o.UploadTTL)
 	}
@@ -215,14 +219,7 @@ func (c check) ledger(path string, l *LedgerConfig) {
 	if l.Key == "" {
 		c.Problemf(path, "%s.key is missing; name the file with the ledger's public key (.pub), without which anybody could write names", path)
 	}
-	if data := c.file(path+".key", l.Key); data != nil {
-		switch key, err := ledger.ParseKey(string(data)); {
-		case err != nil:
-			c.Problemf(path+".key", "%s.key: %s is no ledger's key: %v", path, l.Key, err)
-		case key.Signer != nil:
-			c.Problemf(path+".key", "%s.key: %s is the private key, with which whoever breaks in here signs names; a node needs the public one (.pub)", path, l.Key)
-		}
-	}
+	c.publicKey(path+".key", l.Key)
 	if l.Interval < Duration(100*time.Millisecond) {
 		c.Problemf(path+".interval", "%s.interval is %v; it must be at least 100ms", path, l.Interval)
 	}
@@ -230,6 +227,20 @@ func (c check) ledger(path string, l *LedgerConfig) {
 		if name == "" || strings.HasSuffix(name, "/") {
 			c.Problemf(fmt.Sprintf("%s.names[%d]", path, i), "%s.names: %q is not what a ledger calls a registry; write it without a slash at the end, such as registry.k8s.io", path, name)
 		}
+	}
+}
+
+// publicKey checks the file of a ledger's public key.
+func (c check) publicKey(path string, file Path) {
+	data := c.file(path, file)
+	if data == nil {
+		return
+	}
+	switch key, err := ledger.ParseKey(string(data)); {
+	case err != nil:
+		c.Problemf(path, "%s: %s is no ledger's key: %v", path, file, err)
+	case key.Signer != nil:
+		c.Problemf(path, "%s: %s is the private key, with which whoever breaks in here signs names; only the public one (.pub) is needed", path, file)
 	}
 }
 
@@ -299,6 +310,7 @@ func (c check) upstream(name string, u *UpstreamConfig) {
 	if u.URLs != nil && len(u.URLs) == 0 {
 		c.Problemf(path+".urls", "%s.urls is empty; write at least one URL, or remove the key for https://%s", path, name)
 	}
+	c.offline(path, u.Offline, u.URLs)
 	u.fillIn(name)
 	c.redirectHosts(path, u.RedirectHosts)
 	for i, host := range u.TokenHosts {
@@ -326,6 +338,13 @@ func (c check) upstream(name string, u *UpstreamConfig) {
 	}
 	c.positive(path+".max_concurrent", u.MaxConcurrent)
 	c.timeouts(path, u.ConnectTimeout, u.ResponseTimeout, u.StallTimeout)
+}
+
+// offline checks an upstream to which there may be no network.
+func (c check) offline(path string, offline bool, urls []URL) {
+	if offline && urls != nil {
+		c.Problemf(path+".urls", "%s is offline, and has urls, which nobody asks; keep one", path)
+	}
 }
 
 func (c check) timeouts(path string, connect, response, stall Duration) {

@@ -35,7 +35,7 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
 		"misspelt key": {
 			"node:\n  store: {dir: data}\n  upstreams:\n    docker.io:\n      tag_tll: 5m",
-			`config.yaml:5: unknown key "tag_tll" in node.upstreams.docker.io; did you mean "tag_ttl"? known keys: urls, private, tag_ttl, stale_while_revalidate, max_stale, negative_ttl, username, password, docker_config, token_hosts, redirect_hosts, ca, cert, key, max_concurrent, bandwidth, connect_timeout, response_timeout, stall_timeout, ledger`,
+			`config.yaml:5: unknown key "tag_tll" in node.upstreams.docker.io; did you mean "tag_ttl"? known keys: urls, private, offline, tag_ttl, stale_while_revalidate, max_stale, negative_ttl, username, password, docker_config, token_hosts, redirect_hosts, ca, cert, key, max_concurrent, bandwidth, connect_timeout, response_timeout, stall_timeout, ledger`,
 		},
 		"misspelt role":        {"nod:\n  listen: :1", `config.yaml:1: unknown key "nod" in the file; did you mean "node"? known keys: log, admin, node, origin, router`},
 		"origin without store": {node + "origin:\n  listen: :5001", `config.yaml:5: origin.store needs dir (a directory) or s3 (a bucket)`},
@@ -54,6 +54,8 @@ func TestBadConfigurationIsToldWithKeyLineAndWhatWouldBeRight(t *testing.T) {
 		"a bad redirect host":  {node + "  files: {dl.k8s.io: {redirect_hosts: [\"https://cdn.dl.k8s.io\"]}}\n", `config.yaml:5: node.files.dl.k8s.io.redirect_hosts: "https://cdn.dl.k8s.io" is not a host; write it without scheme and path, such as cdn.example.org or *.example.org`},
 		"files below /v2":      {node + "  files: {v2: {}}\n", `config.yaml:5: node.files.v2: paths below /v2/ have a meaning of their own; choose another name`},
 		"bounds the wrong way": {node + "  files: {dl.k8s.io: {min_ttl: 2h, max_ttl: 1h}}\n", `config.yaml:5: node.files.dl.k8s.io.min_ttl is 2h; it must not exceed max_ttl, 1h`},
+		"a mirror of nothing":  {node + "  mirror: {}\n", `config.yaml:5: node.mirror holds what ledgers have, and no upstream has one: set node.upstreams.NAME.ledger or node.files.NAME.ledger`},
+		"offline with a URL":   {node + "  files: {dl.k8s.io: {offline: true, urls: [\"https://dl.k8s.io\"]}}\n", `config.yaml:5: node.files.dl.k8s.io is offline, and has urls, which nobody asks; keep one`},
 		"a place nowhere": {
 			aRouter + "  geo:\n    prefixes: [{prefix: 10.0.0.0/8}]",
 			`config.yaml:4: router.geo.prefixes: prefix 10.0.0.0/8: it says nothing of where that is; write country, or cloud`,

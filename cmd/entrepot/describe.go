@@ -73,7 +73,7 @@ func describeLedger(l *LedgerConfig) *clientconf.Ledger {
 	if l == nil {
 		return nil
 	}
-	d := new(clientconf.Ledger)
+	d := &clientconf.Ledger{Names: l.Names}
 	if key, err := ledger.LoadKey(string(l.Key)); err == nil {
 		d.Key = key.Verifier.Name()
 	}

@@ -259,7 +259,11 @@ such as origin.example.org/ledger.`,
 			if err := ledger.GenerateKey(name, out); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s (private) and %s.pub\n", out, out)
+			key, err := ledger.LoadKey(out)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s (private) and %s.pub\nfingerprint %s\n", out, out, key.Fingerprint())
 			return err
 		}),
 	}

@@ -32,6 +32,8 @@ func rootCommand() *cobra.Command {
 		mirrorCommand(),
 		clientConfigCommand(),
 		warmCommand(),
+		exportCommand(),
+		importCommand(),
 		configCommand(),
 		versionCommand(),
 	)

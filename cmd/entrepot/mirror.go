@@ -30,7 +30,7 @@ func mirrorCommand() *cobra.Command {
 			return errors.New("mirror needs a subcommand: init, sync, verify or status")
 		},
 	}
-	group.AddCommand(mirrorSyncCommand(), mirrorVerifyCommand(), mirrorStatusCommand())
+	group.AddCommand(mirrorInitCommand(), mirrorSyncCommand(), mirrorVerifyCommand(), mirrorStatusCommand())
 	return group
 }
 
@@ -149,7 +149,7 @@ func (f *mirrorFlags) with(ctx context.Context, stderr io.Writer, here func(*mir
 	defer logs.close()
 	n, err := openNode(cfg.Node, logs, prometheus.NewRegistry(), readVersion()) //nolint:contextcheck // it lives until it is closed
 	if errors.Is(err, blobstore.ErrInUse) {
-		return there(&mirrorClient{admin: string(cfg.Admin.Listen), inUse: err})
+		return there(&mirrorClient{admin: string(cfg.Admin.Listen), token: string(cfg.Admin.Token), inUse: err})
 	}
 	if err != nil {
 		return err
@@ -185,6 +185,7 @@ func (f *mirrorFlags) run(cmd *cobra.Command, task *mirrorTask) error {
 // mirrorClient asks the process that runs.
 type mirrorClient struct {
 	admin string // host:port
+	token string // of admin.token
 	inUse error  // why it has to be asked
 }
 
@@ -199,6 +200,9 @@ func (c *mirrorClient) do(ctx context.Context, method, query string) (*http.Resp
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+net.JoinHostPort(host, port)+mirrorPath+"?"+query, http.NoBody)
 	if err != nil {
 		return nil, err
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -264,27 +268,29 @@ func newMirrorDisplay(out, err io.Writer, asJSON bool) *mirrorDisplay {
 func (d *mirrorDisplay) event(e mirrorEvent) {
 	d.last = e
 	if d.json {
-		_ = json.NewEncoder(d.out).Encode(e)
+		_ = e.write(d.out) // where would one tell that it cannot be told?
 		return
 	}
-	clear := ""
+	begin := ""
 	if d.terminal {
-		clear = "\r\x1b[K"
+		begin = "\r\x1b[K"
 	}
 	switch {
 	case e.Event == "failed":
-		d.say("%sfailed: %s: %s\n", clear, e.Item.Name, e.Error)
+		d.say("%sfailed: %s: %s\n", begin, e.Item.Name, e.Error)
 	case e.Event == "finding":
-		d.say("%s%s: %s %s: %s\n", clear, e.Finding.Name, e.Finding.Problem, e.Finding.Digest, e.Finding.Detail)
+		d.say("%s%s: %s %s: %s\n", begin, e.Finding.Name, e.Finding.Problem, e.Finding.Digest, e.Finding.Detail)
 	case e.Event == "done":
-		d.say("%s", clear)
+		d.say("%s", begin)
 		return
+	case e.Event == "progress" && e.Progress != nil && !e.Progress.Waiting.IsZero() && !d.terminal:
+		d.say("%s\n", e.progress())
 	case e.Event == "fetched" && !d.terminal:
 		d.say("%s %s\n", e.Item.Name, e.Item.Digest)
 	}
 	if d.terminal && time.Since(d.drawn) >= redraw {
 		d.drawn = time.Now()
-		d.say("%s%s", clear, e.progress())
+		d.say("%s%s", begin, e.progress())
 	}
 }
 
@@ -295,6 +301,9 @@ func (e *mirrorEvent) progress() string {
 		return fmt.Sprintf("%d of %d names are right, %d wrong things, %s read", e.Verified.Right, e.Verified.Names, e.Verified.Findings, humanize.IBytes(uint64(e.Verified.Bytes)))
 	case e.Progress != nil:
 		p := e.Progress
+		if !p.Waiting.IsZero() {
+			return fmt.Sprintf("waiting for the window at %s; --any-time does not", p.Waiting.Format("15:04 MST"))
+		}
 		return fmt.Sprintf("%d of %d fetched, %d failed, %s, %v", p.Fetched, p.Wanted, p.Failed, humanize.IBytes(uint64(p.Bytes)), time.Since(p.Started).Round(time.Second))
 	}
 	return ""

@@ -53,7 +53,11 @@ func (n *node) catalogs(cfg *NodeConfig, ups []proxy.FileUpstreamConfig) map[str
 		name := ups[i].Name
 		all[name] = nil
 		if l := cfg.Files[name].Ledger; l != nil {
-			all[name] = catalog.New(n.ledgers[ledgerID(l)].State, ups[i].Ledger.Names...)
+			c := catalog.New(n.ledgers[ledgerID(l)].State, ups[i].Ledger.Names...)
+			if cfg.Files[name].Offline {
+				c.Only(func(path string) bool { return n.engine.HasFile(name, path) })
+			}
+			all[name] = c
 		}
 	}
 	return all
@@ -72,6 +76,7 @@ func fileUpstreamOf(name string, u *FileUpstreamConfig, log *slog.Logger, build 
 		Config: upstream.Config{
 			Name:            name,
 			URLs:            urls,
+			Offline:         u.Offline,
 			RedirectHosts:   u.RedirectHosts,
 			Username:        u.Username,
 			Password:        string(u.Password),

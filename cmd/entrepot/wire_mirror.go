@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -87,6 +89,15 @@ type mirrorEvent struct {
 	Error    string           `json:"error,omitempty"`
 }
 
+// write writes the event as a line.
+func (e *mirrorEvent) write(w io.Writer) error {
+	b, err := json.Marshal(e)
+	if err == nil {
+		_, err = w.Write(append(b, '\n'))
+	}
+	return err
+}
+
 // mirrorTask is what is asked of a mirror.
 type mirrorTask struct {
 	verify, repair bool
@@ -145,13 +156,13 @@ func parseMirrorTask(r *http.Request) (*mirrorTask, error) {
 		if text := query.Get(key); text == "" {
 			continue
 		} else if *into, err = strconv.ParseBool(text); err != nil {
-			return nil, fmt.Errorf("%s is %q: want true or false", key, text)
+			return nil, err
 		}
 	}
 	if text := query.Get("rate"); text != "" {
 		var err error
 		if t.rate, err = strconv.ParseInt(text, 10, 64); err != nil || t.rate < 0 {
-			return nil, fmt.Errorf("rate is %q: want bytes a second", text)
+			return nil, errors.Join(errors.New("want bytes a second"), err)
 		}
 	}
 	return t, nil
@@ -178,13 +189,13 @@ func mirrorAdmin(find func() *mirror.Mirror) http.Handler {
 	mux.HandleFunc("POST "+mirrorPath, with(func(w http.ResponseWriter, r *http.Request, m *mirror.Mirror) {
 		task, err := parseMirrorTask(r)
 		if err != nil {
-			say(w, http.StatusBadRequest, err.Error())
+			say(w, http.StatusBadRequest, "the query is malformed: want true or false, and as rate bytes a second")
 			return
 		}
 		w.Header().Set("Content-Type", "application/jsonl")
 		out := http.NewResponseController(w)
 		_ = task.run(r.Context(), m, func(e mirrorEvent) { // the last event has the error
-			_ = json.NewEncoder(w).Encode(e) // whoever asked is gone then, and its context ends
+			_ = e.write(w) // whoever asked is gone then, and its context ends
 			_ = out.Flush()
 		})
 	}))

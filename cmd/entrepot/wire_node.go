@@ -145,7 +145,7 @@ func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
 		HighWatermark: float64(cfg.Store.HighWatermark) / 100,
 		LowWatermark:  float64(cfg.Store.LowWatermark) / 100,
 		EvictWhenFull: true, // upstream has it all
-		KeepHeld:      cfg.Mirror != nil,
+		KeepHeld:      cfg.Mirror != nil || cfg.offline(),
 		Logger:        logs.main,
 	})
 	if err != nil {
@@ -237,6 +237,7 @@ func upstreamOf(name string, u UpstreamConfig, log *slog.Logger, build buildVers
 		Config: upstream.Config{
 			Name:            name,
 			URLs:            urls,
+			Offline:         u.Offline,
 			Username:        u.Username,
 			Password:        string(u.Password),
 			DockerConfig:    string(u.DockerConfig),

@@ -117,7 +117,15 @@ func (o *originRole) openSurface(cfg *OriginConfig, writers *access.Access, logs
 		if err != nil {
 			return fmt.Errorf("origin.ledger: %w", err)
 		}
-		surface.ledger = ledger.NewHandler(storage, ledgerPrefix, logs.main)
+		public := ""
+		if cfg.LedgerKey != "" {
+			key, err := ledger.LoadKey(string(cfg.LedgerKey))
+			if err != nil {
+				return fmt.Errorf("origin.ledger_key: %w", err)
+			}
+			public = key.Public() + "\n"
+		}
+		surface.ledger = ledger.NewHandler(storage, ledgerPrefix, public, logs.main)
 	}
 	o.http = &surface
 	return nil

@@ -61,3 +61,20 @@ func (r *Router) Process() *Process { return r.process }
 func (r *Router) Source(upstream string) Source {
 	return Source{Address: r.address, Upstream: upstream}
 }
+
+// AddMirror writes another mirror, given as YAML, into the list in the router's
+// configuration, which the router takes into use by itself.
+func (r *Router) AddMirror(entry string) {
+	r.t.Helper()
+	var added []any
+	if err := yaml.Unmarshal([]byte(entry), &added); err != nil {
+		r.t.Fatalf("reading the entry of a mirror: %v\n%s", err, entry)
+	}
+	section := r.config["router"].(map[string]any)
+	list := []any{}
+	for _, m := range section["mirrors"].([]map[string]any) {
+		list = append(list, m)
+	}
+	section["mirrors"] = append(list, added...)
+	r.write()
+}

@@ -94,6 +94,11 @@ func StartWorld(t testing.TB, config WorldConfig) *World {
 	w.Staging = StartOrigin(t, OriginConfig{})
 	origin := config.Origin
 	origin.Ledger, origin.Race, origin.Binary = w.Ledger, config.Race, config.Binary
+	origin.Extra = maps.Clone(origin.Extra)
+	if origin.Extra == nil {
+		origin.Extra = map[string]any{}
+	}
+	origin.Extra["ledger_key"] = w.Key + ".pub"
 	w.Origin = StartOrigin(t, origin)
 	for i := range w.Regions {
 		w.Regions[i].Node = StartNode(t, w.node(w.Regions[i].Name))

@@ -25,6 +25,7 @@ import (
 type Catalog struct {
 	newest func() *ledger.State
 	names  []string
+	has    func(path string) bool // nil when all that the ledger has is there
 
 	mu    sync.Mutex
 	state *ledger.State        // that the tree is of
@@ -39,6 +40,10 @@ type nothing = struct{}
 func New(newest func() *ledger.State, names ...string) *Catalog {
 	return &Catalog{newest: newest, names: names, state: new(ledger.State)}
 }
+
+// Only has the catalog show what a function says is there, of what the ledger has: for
+// whoever holds a part of it and can fetch no other. What is there may not change.
+func (c *Catalog) Only(has func(path string) bool) { c.has = has }
 
 // List implements [folder.Lister].
 func (c *Catalog) List(_ context.Context, path, after string, limit int) (entries []folder.Entry, next string, err error) {
@@ -116,7 +121,7 @@ func (c *Catalog) settle(path string) {
 // lookup is the entry of a file that is there.
 func (c *Catalog) lookup(s *ledger.State, path string) (ledger.Entry, bool) {
 	e, known := s.LookupFile(c.names, path)
-	return e, known && e.Exists()
+	return e, known && e.Exists() && (c.has == nil || c.has(path))
 }
 
 // below is the path below a name of the file called file at a destination, if it

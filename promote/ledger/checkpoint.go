@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -103,4 +104,26 @@ func (c *Config) check() error {
 		return errors.New("a key was given, and any key is accepted: want one of them")
 	}
 	return nil
+}
+
+// Objects are the paths of the tiles and bundles that a log of the checkpoint has,
+// besides the checkpoint itself.
+func (c Checkpoint) Objects() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for level := entriesLevel; ; level++ {
+			// A tile of a level has tileWidth of the hashes below it.
+			hashes := c.Size
+			if level > 0 {
+				hashes = c.Size >> (tileHeight * level)
+			}
+			if hashes == 0 {
+				return
+			}
+			for n := range (hashes + tileWidth - 1) / tileWidth {
+				if !yield(tilePath(level, n, int(min(tileWidth, hashes-n*tileWidth)))) {
+					return
+				}
+			}
+		}
+	}
 }

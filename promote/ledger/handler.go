@@ -22,7 +22,7 @@ const (
 )
 
 func contentType(path string) string {
-	if path == checkpointPath {
+	if path == checkpointPath || path == keyPath {
 		return "text/plain; charset=utf-8"
 	}
 	return "application/octet-stream"
@@ -41,6 +41,7 @@ func cacheControl(path string) string {
 type handler struct {
 	r      Reader
 	prefix string
+	key    string
 	log    *slog.Logger
 
 	reading    singleflight.Group               // of the checkpoint, by whoever asks first
@@ -54,13 +55,18 @@ type servedCheckpoint struct {
 	read    time.Time
 }
 
+// keyPath is where a log's public key is, for those who have yet to decide whether to
+// trust it. C2SP's tlog-tiles has nothing at that path.
+const keyPath = "key"
+
 // NewHandler serves a log read-only, as C2SP's tlog-tiles says, at paths below
-// a prefix such as "/ledger/".
-func NewHandler(r Reader, prefix string, logger *slog.Logger) http.Handler {
+// a prefix such as "/ledger/", and at "key" there the text of its public key, unless
+// that is empty.
+func NewHandler(r Reader, prefix, key string, logger *slog.Logger) http.Handler {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &handler{r: r, prefix: strings.TrimRight(prefix, "/") + "/", log: logger}
+	return &handler{r: r, prefix: strings.TrimRight(prefix, "/") + "/", key: key, log: logger}
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -70,6 +76,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path, ok := strings.CutPrefix(r.URL.Path, h.prefix)
+	if ok && path == keyPath && h.key != "" {
+		h.send(w, r, path, []byte(h.key))
+		return
+	}
 	if !ok || path != checkpointPath && !isTilePath(path) {
 		http.Error(w, "the ledger has checkpoint, tile/<level>/<n> and tile/entries/<n> (C2SP tlog-tiles)", http.StatusNotFound)
 		return
@@ -88,6 +98,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the ledger cannot be read at the moment", http.StatusServiceUnavailable)
 		return
 	}
+	h.send(w, r, path, data)
+}
+
+// send answers with an object.
+func (h *handler) send(w http.ResponseWriter, r *http.Request, path string, data []byte) {
 	header := w.Header()
 	header.Set("Content-Type", contentType(path))
 	header.Set("Cache-Control", cacheControl(path))

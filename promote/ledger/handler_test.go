@@ -13,7 +13,7 @@ func TestTheHandlerServesALogAsC2SPSays(t *testing.T) {
 	m, key := newMemory(), testKey(t)
 	l := openLog(t, m, key)
 	mustAppend(t, l, namesFrom(0, 300)...)
-	server := httptest.NewServer(NewHandler(m, "/ledger/", nil))
+	server := httptest.NewServer(NewHandler(m, "/ledger/", "", nil))
 	defer server.Close()
 	get := func(method, path, known string) (*http.Response, string) {
 		t.Helper()
@@ -79,7 +79,7 @@ func TestTheHandlerServesALogAsC2SPSays(t *testing.T) {
 func TestAServedLogIsReadAndAuditedByURL(t *testing.T) {
 	dir, key := NewDir(t.TempDir()), testKey(t)
 	mustAppend(t, openLog(t, dir, key), namesFrom(0, 300)...)
-	server := httptest.NewServer(NewHandler(dir, "/ledger", nil))
+	server := httptest.NewServer(NewHandler(dir, "/ledger", "", nil))
 	defer server.Close()
 	l, err := Open(t.Context(), server.URL+"/ledger/", Config{Key: key})
 	if err != nil {
@@ -92,7 +92,7 @@ func TestAServedLogIsReadAndAuditedByURL(t *testing.T) {
 }
 
 func TestAStorageThatFailsIsNotA404(t *testing.T) {
-	server := httptest.NewServer(NewHandler(&crashing{Storage: newMemory()}, "/ledger/", nil))
+	server := httptest.NewServer(NewHandler(&crashing{Storage: newMemory()}, "/ledger/", "", nil))
 	defer server.Close()
 	resp, err := server.Client().Get(server.URL + "/ledger/checkpoint")
 	if err != nil {
@@ -101,5 +101,19 @@ func TestAStorageThatFailsIsNotA404(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("the answer is %s, want 503", resp.Status)
+	}
+}
+
+func TestHandlerServesThePublicKeyWhereThereIsOne(t *testing.T) {
+	for _, key := range []string{"", "origin.example.org/ledger+1234abcd+base64\n"} {
+		w := httptest.NewRecorder()
+		NewHandler(newMemory(), "/ledger/", key, nil).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/ledger/key", http.NoBody))
+		want := http.StatusOK
+		if key == "" {
+			want = http.StatusNotFound
+		}
+		if w.Code != want || key != "" && w.Body.String() != key {
+			t.Errorf("with the key %q: %d %q", key, w.Code, w.Body)
+		}
 	}
 }

@@ -3,7 +3,9 @@ package ledger
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +24,8 @@ type Key struct {
 	Verifier note.Verifier
 	// Signer is nil in a public key.
 	Signer note.Signer
+
+	public string // the text of the public key
 }
 
 const (
@@ -93,6 +97,16 @@ func LoadKey(file string) (Key, error) {
 	return key, nil
 }
 
+// Fingerprint is what people compare keys by: the SHA-256 of a public key's file as
+// keygen wrote it, in hex, which sha256sum tells of it, too.
+func (k Key) Fingerprint() string {
+	sum := sha256.Sum256([]byte(k.public + "\n"))
+	return hex.EncodeToString(sum[:])
+}
+
+// Public is the text of the public key.
+func (k Key) Public() string { return k.public }
+
 // ParseKey parses the text of a key file, private or public.
 func ParseKey(text string) (Key, error) {
 	text = strings.TrimSpace(text)
@@ -101,7 +115,7 @@ func ParseKey(text string) (Key, error) {
 		if err != nil {
 			return Key{}, errors.New("want a line such as NAME+8 HEX DIGITS+BASE64, or PRIVATE+KEY+… of a private key")
 		}
-		return Key{Verifier: verifier}, nil
+		return Key{Verifier: verifier, public: text}, nil
 	}
 	// The errors of a private key must not repeat any of it.
 	signer, err := note.NewSigner(text)
@@ -123,5 +137,5 @@ func ParseKey(text string) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("making the public key: %w", err)
 	}
-	return Key{Verifier: verifier, Signer: signer}, nil
+	return Key{Verifier: verifier, Signer: signer, public: verifierKey}, nil
 }

@@ -135,6 +135,49 @@ func (s *State) Names() iter.Seq[Entry] {
 	}
 }
 
+// NamesBelow are the names of a kind that exist at destinations, by their paths below them:
+// what an upstream has that the ledger calls by these names. A path that several of them
+// have is what the first of them says that ever heard of it; see [State.LookupFile].
+func (s *State) NamesBelow(kind Kind, destinations []string) iter.Seq2[string, Entry] {
+	return func(yield func(string, Entry) bool) {
+		for e := range s.Names() {
+			if e.Kind != kind {
+				continue
+			}
+			for _, path := range s.pathsBelow(&e, destinations) {
+				if !yield(path, e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// pathsBelow are what an entry is called below destinations.
+func (s *State) pathsBelow(e *Entry, destinations []string) []string {
+	var paths []string
+	for _, at := range e.Destinations {
+		full := at + "/" + e.Name
+		for _, destination := range destinations {
+			path, ok := strings.CutPrefix(full, destination+"/")
+			if ok && s.says(e, destinations, path) && !slices.Contains(paths, path) {
+				paths = append(paths, path)
+			}
+		}
+	}
+	return paths
+}
+
+// says whether it is an entry that says what a path below destinations is.
+func (s *State) says(e *Entry, destinations []string, path string) bool {
+	for _, destination := range destinations {
+		if newest, known := s.LookupFull(destination + "/" + path); known && newest.Kind == e.Kind {
+			return newest.Sequence == e.Sequence
+		}
+	}
+	return false
+}
+
 // current are the destinations where no newer entry is about the same name.
 func (s *State) current(e *Entry) []string {
 	superseded := func(destination string) bool {

@@ -65,45 +65,12 @@ func (n *Name) repository() string {
 // nobody can have.
 func (u *Upstream) All(s *ledger.State) []Name {
 	var names []Name
-	for e := range s.Names() {
-		if e.Kind != u.Kind {
-			continue
-		}
-		if _, revoked := s.Revoked(e.Digest); revoked {
-			continue
-		}
-		for _, path := range u.paths(s, &e) {
+	for path, e := range s.NamesBelow(u.Kind, u.Names) {
+		if _, revoked := s.Revoked(e.Digest); !revoked {
 			names = append(names, Name{Upstream: u.Name, Kind: u.Kind, Path: path, Digest: e.Digest, Size: e.Size, Project: e.Project})
 		}
 	}
 	return names
-}
-
-// paths are what an entry is called below the upstream. Of several destinations that
-// are the upstream, the first that knows a name says what it is, as for the node's
-// clients.
-func (u *Upstream) paths(s *ledger.State, e *ledger.Entry) []string {
-	var paths []string
-	for _, destination := range e.Destinations {
-		full := destination + "/" + e.Name
-		for _, called := range u.Names {
-			path, ok := strings.CutPrefix(full, called+"/")
-			if ok && u.newest(s, path) == e.Sequence && !slices.Contains(paths, path) {
-				paths = append(paths, path)
-			}
-		}
-	}
-	return paths
-}
-
-// newest is the entry that says what a path is.
-func (u *Upstream) newest(s *ledger.State, path string) uint64 {
-	for _, called := range u.Names {
-		if e, known := s.LookupFull(called + "/" + path); known && e.Kind == u.Kind {
-			return e.Sequence
-		}
-	}
-	return 0
 }
 
 // choose are the names that any of the rules selects; without rules all.

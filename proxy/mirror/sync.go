@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,6 +43,8 @@ type Progress struct {
 	LeavingBytes int64     `json:"leaving_bytes"` // of them
 	Removed      int       `json:"removed"`       // of them, removed
 	Started      time.Time `json:"started"`
+	// Waiting is until when it waits for a window; zero when it does not.
+	Waiting time.Time `json:"waiting_until,omitzero"`
 }
 
 // Item is an image or a file, by one of its names, and what became of it.
@@ -185,12 +188,14 @@ func (m *Mirror) complete(ctx context.Context, r *root) bool {
 func (s *syncing) run(ctx context.Context) error {
 	open, until := s.cfg.Windows.At(s.cfg.Now())
 	for !open && !s.opts.AnyTime {
+		s.progress.Waiting = until
 		s.tell(nil)
 		if err := pause(ctx, max(until.Sub(s.cfg.Now()), time.Second)); err != nil {
 			return err
 		}
 		open, until = s.cfg.Windows.At(s.cfg.Now())
 	}
+	s.progress.Waiting = time.Time{}
 	fetching := ctx
 	if !s.opts.AnyTime && !until.IsZero() {
 		var end context.CancelFunc
@@ -242,9 +247,39 @@ func (s *syncing) fetch(ctx context.Context, w *wanted) {
 	s.tell(&Item{Name: w.String(), Digest: w.Digest, Err: err})
 }
 
+// Fetch brings names and holds what they lead to, whatever is selected. It is how what was
+// carried here is taken in. each is told of every name. What fails does not stop the rest.
+// Errors: the context's, and those of names.
+func (m *Mirror) Fetch(ctx context.Context, names []Name, each func(*Name, error)) error {
+	tags := tagLists{lists: map[string][]string{}}
+	var failed []error
+	for i := range names {
+		n := &names[i]
+		err := m.fetchRoot(ctx, n, &tags, func(int64) {})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		each(n, err)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", n, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
 // fetchRoot brings what a name leads to.
 func (m *Mirror) fetchRoot(ctx context.Context, n *Name, tags *tagLists, bytes func(int64)) error {
 	if n.Kind == ledger.Image {
+		if _, tag, tagged := strings.Cut(n.Path, ":"); tagged && !strings.Contains(n.Path, "@") {
+			// So that the node knows the tag, also where no ledger tells.
+			got, err := m.cfg.Node.PullManifest(ctx, n.Upstream, n.repository(), tag)
+			if err != nil {
+				return err
+			}
+			if got.Digest != n.Digest {
+				return fmt.Errorf("it is %s at the source, not %s", got.Digest, n.Digest)
+			}
+		}
 		return m.fetchImage(ctx, rootOf(n), tags, bytes)
 	}
 	isNew := m.isNew(ctx, n.Digest)

@@ -38,6 +38,9 @@ type Config struct {
 	// https://host/v2/prefix/<repository>/….
 	URLs []string
 
+	// Offline says that there is no network to the upstream: nothing is asked, and
+	// all that it is asked for it is said not to have. It needs no URLs then.
+	Offline bool
 	// Files says that the upstream is a file server instead: what it is asked
 	// for lies below the URLs themselves, may have a Content-Encoding, and is
 	// redirected to the URLs' hosts and RedirectHosts only.
@@ -127,7 +130,9 @@ func New(cfg Config) (*Upstream, error) {
 		}),
 		jitter: rand.Float64,
 	}
-	if len(cfg.URLs) == 0 {
+	if cfg.Offline {
+		cfg.URLs = nil
+	} else if len(cfg.URLs) == 0 {
 		return nil, errors.New("no URL is given")
 	}
 	var bases []*url.URL
@@ -229,6 +234,9 @@ func (u *Upstream) Name() string { return u.cfg.Name }
 // Endpoints are the configured URLs, in order.
 func (u *Upstream) Endpoints() []*Endpoint { return u.endpoints }
 
+// Offline says whether there is no network to the upstream.
+func (u *Upstream) Offline() bool { return u.cfg.Offline }
+
 // Close ends background work and idle connections. Bodies that are open can
 // still be read.
 func (u *Upstream) Close() {
@@ -251,6 +259,9 @@ func (u *Upstream) Close() {
 func (u *Upstream) Do(ctx context.Context, req *Request) (*Response, error) {
 	if err := req.check(); err != nil {
 		return nil, err
+	}
+	if u.cfg.Offline {
+		return nil, &Error{Kind: NotFound, Err: fmt.Errorf("%s is offline here", u.cfg.Name)}
 	}
 	slots := u.blobs
 	if u.isSmall(req) {

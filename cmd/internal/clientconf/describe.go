@@ -43,6 +43,8 @@ type Upstream struct {
 type Ledger struct {
 	URL string `json:"url,omitempty"` // "" where it is not served by HTTP
 	Key string `json:"key"`           // the name of its key
+	// Names are what it calls the upstream; none are the upstream's own.
+	Names []string `json:"names,omitempty"`
 }
 
 // ErrNoDescription is of a server that answers, and does not describe itself as

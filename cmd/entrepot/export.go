@@ -1,0 +1,435 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"entrepot/blobstore"
+	"entrepot/promote/bundle"
+	"entrepot/promote/ledger"
+	"entrepot/promote/transfer"
+	"entrepot/registry/access"
+
+	"github.com/dustin/go-humanize"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+)
+
+// exporting is a bundle on its way out.
+type exporting struct {
+	config, from string
+	imageFile    string
+	patterns     []string // of files
+	out          string
+	splitText    string
+
+	split Size
+	cfg   *NodeConfig
+	ups   []exported // with names of the ledger
+	log   *ledger.Log
+	store ledger.Reader
+	what  bundle.Contents
+}
+
+// exported is an upstream of the node.
+type exported struct {
+	bundle.Upstream
+
+	ledger *LedgerConfig // nil without one
+}
+
+func exportCommand() *cobra.Command {
+	var e exporting
+	cmd := &cobra.Command{
+		Use:   "export --config FILE --images FILE --files PATTERN -o BUNDLE",
+		Short: "Write images and files, with the ledger's proofs, for where there is no network",
+		Long: `Export has the node of a configuration fetch images and files, and writes them with
+everything attached to them, and with the whole ledger that proves what their names are,
+to BUNDLE: a tar that is an OCI image layout, which other tools can read as an
+oci-archive. BUNDLE.sha256sums, written last, says that it is complete. Interrupted at any
+point, the same command goes on, and keeps what is whole.
+
+The file of --images has a line for each NAME:TAG or NAME@DIGEST, as clients of the node
+write it with the upstream before it, or for a pattern of names that the ledger has, such
+as registry.k8s.io/coredns/*:v1.9.*; "-" is standard input. --files is a pattern of paths
+that the ledger has, with or without the upstream, and can be given several times.`,
+		Args: cobra.NoArgs,
+		PreRunE: func(*cobra.Command, []string) error {
+			if e.out == "" || e.imageFile == "" && len(e.patterns) == 0 {
+				return errors.New("export needs -o, and --images or --files")
+			}
+			if err := e.split.UnmarshalText([]byte(e.splitText)); err != nil {
+				return fmt.Errorf("--split %q %w", e.splitText, err)
+			}
+			return nil
+		},
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			ctx, end := untilSignal(cmd)
+			defer end()
+			err := e.run(ctx, cmd)
+			if ctx.Err() != nil {
+				return errors.New("interrupted; the same command goes on from here")
+			}
+			return err
+		}),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&e.config, "config", "entrepot.yaml", "configuration `FILE` of the node")
+	flags.StringVar(&e.from, "from", "", "`URL` at which the node is asked, unless that is node.listen on this machine")
+	flags.StringVar(&e.imageFile, "images", "", "`FILE` with the images, a line for each; - is standard input")
+	flags.StringArrayVar(&e.patterns, "files", nil, "`PATTERN` of the files")
+	flags.StringVarP(&e.out, "output", "o", "", "`BUNDLE` to write")
+	flags.StringVar(&e.splitText, "split", "0", "most bytes of a part, such as 4GiB: then there are BUNDLE.001, BUNDLE.002 and so on")
+	return cmd
+}
+
+func (e *exporting) run(ctx context.Context, cmd *cobra.Command) error {
+	cfg, err := loadConfig(e.config)
+	if err != nil {
+		return err
+	}
+	if e.cfg = cfg.Node; e.cfg == nil {
+		return fmt.Errorf("%s has no node", e.config)
+	}
+	stop, err := e.reach(ctx, cfg, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := e.openLedger(ctx); err != nil {
+		return err
+	}
+	if err := e.choose(cmd.InOrStdin()); err != nil {
+		return err
+	}
+	w, err := bundle.Create(ctx, e.out, int64(e.split))
+	if err != nil {
+		return err
+	}
+	if err := e.write(ctx, cmd, w); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	var checkpoint ledger.Checkpoint
+	var log ledger.Reader // an interface that holds nil is not nil
+	if e.log != nil {
+		checkpoint, log = e.log.Checkpoint(), e.store
+	}
+	e.what.Created = time.Now().UTC().Truncate(time.Second)
+	if err := w.Finish(ctx, &e.what, log, checkpoint); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d images and %d files are in %s, the ledger up to entry %d with them\n",
+		len(e.what.Images), len(e.what.Files), e.out, checkpoint.Size)
+	return err
+}
+
+// reach finds the node: the one that runs, or else one of this process.
+func (e *exporting) reach(ctx context.Context, cfg *Config, stderr io.Writer) (stop func(), err error) {
+	nothing := func() {}
+	if e.from != "" {
+		e.from = strings.TrimRight(e.from, "/")
+		return nothing, nil
+	}
+	quietly := cfg.Log
+	quietly.Access, quietly.Level = false, "error"
+	logs := newLoggers(quietly, stderr)
+	n, err := openNode(cfg.Node, logs, prometheus.NewRegistry(), readVersion()) //nolint:contextcheck // it lives until it is closed
+	if errors.Is(err, blobstore.ErrInUse) {
+		if cfg.Node.TLS != nil {
+			return nothing, errors.New("the node runs, with a certificate: say by --from at which URL it is asked")
+		}
+		host, port, err := net.SplitHostPort(string(cfg.Node.Listen))
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			host = "127.0.0.1"
+		}
+		e.from = "http://" + net.JoinHostPort(host, port)
+		return nothing, err
+	}
+	if err != nil {
+		return nothing, err
+	}
+	for _, f := range n.follow {
+		_ = f.Poll(ctx) // openLedger tells of one that cannot be read
+	}
+	url, end, err := serveHere(ctx, n.handler())
+	e.from = url
+	return func() {
+		end()
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		_ = n.close(closing) // all that was asked of it is done
+		logs.close()
+	}, err
+}
+
+// serveHere serves something to this process alone, as far as loopback is that.
+func serveHere(ctx context.Context, h http.Handler) (url string, end func(), err error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", func() {}, err
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(ln) // until it is closed
+	}()
+	return "http://" + ln.Addr().String(), func() { _ = s.Close(); <-done }, nil
+}
+
+// openLedger reads the ledger of the node's upstreams, of which there may be one.
+func (e *exporting) openLedger(ctx context.Context) error {
+	var one *LedgerConfig
+	add := func(name string, kind ledger.Kind, urls []URL, l *LedgerConfig) error {
+		up := exported{Upstream: bundle.Upstream{Name: name, Kind: kind}, ledger: l}
+		if l != nil {
+			texts := make([]string, len(urls))
+			for i, u := range urls {
+				texts[i] = string(u)
+			}
+			up.Names = ledgerNames(l, name, texts)
+			if one != nil && ledgerID(one) != ledgerID(l) {
+				return errors.New("the node follows several ledgers, and a bundle has one: write a configuration for each")
+			}
+			one = l
+		}
+		e.ups = append(e.ups, up)
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.cfg.Upstreams)) {
+		u := e.cfg.Upstreams[name]
+		if err := add(name, ledger.Image, u.URLs, u.Ledger); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.cfg.Files)) {
+		f := e.cfg.Files[name]
+		if err := add(name, ledger.File, f.URLs, f.Ledger); err != nil {
+			return err
+		}
+	}
+	if one == nil {
+		return nil
+	}
+	key, err := ledger.LoadKey(string(one.Key))
+	if err != nil {
+		return err
+	}
+	storage, err := ledger.OpenStorage(one.URL)
+	if err != nil {
+		return err
+	}
+	if e.log, err = ledger.New(ctx, storage, ledger.Config{Key: key}); err == nil {
+		err = existing(e.log, one.URL)
+	}
+	e.store = storage
+	return err
+}
+
+// choose finds the names that are meant.
+func (e *exporting) choose(stdin io.Reader) error {
+	if e.imageFile != "" {
+		in := stdin
+		if e.imageFile != "-" {
+			f, err := os.Open(e.imageFile)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			in = f
+		}
+		for lines := bufio.NewScanner(in); lines.Scan(); {
+			line, _, _ := strings.Cut(lines.Text(), "#")
+			if line = strings.TrimSpace(line); line == "" {
+				continue
+			}
+			if err := e.chooseImages(line); err != nil {
+				return fmt.Errorf("--images %s: %w", line, err)
+			}
+		}
+	}
+	for _, pattern := range e.patterns {
+		if err := e.chooseFiles(pattern); err != nil {
+			return fmt.Errorf("--files %w", err)
+		}
+	}
+	for _, up := range e.ups {
+		e.what.Upstreams = append(e.what.Upstreams, up.Upstream)
+	}
+	slices.SortFunc(e.what.Images, func(a, b bundle.Image) int {
+		return cmp.Or(strings.Compare(a.Upstream, b.Upstream), strings.Compare(a.Ref(), b.Ref()))
+	})
+	e.what.Images = slices.CompactFunc(e.what.Images, func(a, b bundle.Image) bool { return a.Upstream == b.Upstream && a.Ref() == b.Ref() })
+	slices.SortFunc(e.what.Files, func(a, b bundle.File) int {
+		return cmp.Or(strings.Compare(a.Upstream, b.Upstream), strings.Compare(a.Path, b.Path))
+	})
+	e.what.Files = slices.CompactFunc(e.what.Files, func(a, b bundle.File) bool { return a.Upstream == b.Upstream && a.Path == b.Path })
+	return nil
+}
+
+// chooseImages adds what a line of the images' file means.
+func (e *exporting) chooseImages(line string) error {
+	name, reference := line, ""
+	if at := strings.Index(line, "@"); at >= 0 {
+		name, reference = line[:at], line[at:]
+	} else if colon := strings.LastIndexByte(line, ':'); colon > strings.LastIndexByte(line, '/') {
+		name, reference = line[:colon], line[colon:]
+	}
+	if reference == "" {
+		reference = ":*"
+	}
+	repositories, err := access.ParsePattern(name)
+	if err != nil {
+		return err
+	}
+	references, err := access.ParsePattern(reference)
+	if err != nil {
+		return err
+	}
+	found := false
+	e.each(ledger.Image, func(up *exported, path string, entry *ledger.Entry) {
+		at := strings.IndexAny(path, ":@")
+		if at < 0 || !repositories.Match(up.Name+"/"+path[:at]) || !references.Match(path[at:]) {
+			return
+		}
+		found = true
+		image := bundle.Image{Upstream: up.Name, Repository: path[:at], Root: ocispec.Descriptor{Digest: entry.Digest}}
+		if path[at] == ':' {
+			image.Tag = path[at+1:]
+		}
+		e.what.Images = append(e.what.Images, image)
+	})
+	if found {
+		return nil
+	}
+	if strings.Contains(line, "*") || reference == ":*" {
+		return errors.New("the ledger has no image that this means")
+	}
+	// One that no ledger has: it is what the node says it is.
+	for _, up := range e.ups {
+		repository, ok := strings.CutPrefix(name, up.Name+"/")
+		if !ok || up.Kind != ledger.Image {
+			continue
+		}
+		image := bundle.Image{Upstream: up.Name, Repository: repository, Tag: strings.TrimPrefix(reference, ":")}
+		if reference[0] == '@' {
+			image.Tag, image.Root.Digest = "", digest.Digest(reference[1:])
+		}
+		e.what.Images = append(e.what.Images, image)
+		return nil
+	}
+	return errors.New("its first element is none of the node's upstreams")
+}
+
+// chooseFiles adds the files that a pattern means.
+func (e *exporting) chooseFiles(text string) error {
+	pattern, err := access.ParsePattern(text)
+	if err != nil {
+		return err
+	}
+	found := false
+	e.each(ledger.File, func(up *exported, path string, entry *ledger.Entry) {
+		if pattern.Match(path) || pattern.Match(up.Name+"/"+path) {
+			found = true
+			e.what.Files = append(e.what.Files, bundle.File{Upstream: up.Name, Path: path, Digest: entry.Digest, Size: entry.Size})
+		}
+	})
+	if !found {
+		return fmt.Errorf("%s: the ledger has no file that this means", text)
+	}
+	return nil
+}
+
+// each calls do with the names of a kind that the ledger has, as the node's clients know
+// them.
+func (e *exporting) each(kind ledger.Kind, do func(up *exported, path string, entry *ledger.Entry)) {
+	if e.log == nil {
+		return
+	}
+	for i := range e.ups {
+		if up := &e.ups[i]; up.Kind == kind && up.ledger != nil {
+			for path, entry := range e.log.State().NamesBelow(kind, up.Names) {
+				do(up, path, &entry)
+			}
+		}
+	}
+}
+
+// write fetches what is not there.
+func (e *exporting) write(ctx context.Context, cmd *cobra.Command, w *bundle.Writer) error {
+	client, err := transfer.New(transfer.Config{})
+	if err != nil {
+		return err
+	}
+	defer client.Close() //nolint:errcheck // idle connections
+	host := strings.TrimPrefix(strings.TrimPrefix(e.from, "http://"), "https://")
+	source := &bundle.Source{Client: client, Host: host, URL: e.from}
+	if kept := w.Kept(); kept > 0 {
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%s were there already, and are right\n", humanize.IBytes(uint64(kept)))
+	}
+	show := newLines(cmd.ErrOrStderr(), len(e.what.Images)+len(e.what.Files))
+	defer show.end()
+	for i := range e.what.Images {
+		image := &e.what.Images[i]
+		if image.Root.Size == 0 {
+			if err := source.Resolve(ctx, image); err != nil {
+				return err
+			}
+		}
+		if err := w.AddImage(ctx, source, image); err != nil {
+			return fmt.Errorf("%s/%s: %w", image.Upstream, image.Ref(), err)
+		}
+		show.done(image.Upstream + "/" + image.Ref())
+	}
+	for i := range e.what.Files {
+		f := &e.what.Files[i]
+		if err := w.AddFile(ctx, source, f); err != nil {
+			return fmt.Errorf("%s/%s: %w", f.Upstream, f.Path, err)
+		}
+		show.done(f.Upstream + "/" + f.Path)
+	}
+	return nil
+}
+
+// lines shows how many of some things are done: a line that changes on a terminal, a line
+// for each elsewhere.
+type lines struct {
+	w        io.Writer
+	terminal bool
+	total, n int
+	drawn    time.Time
+}
+
+func newLines(w io.Writer, total int) *lines {
+	return &lines{w: w, terminal: isTerminal(w), total: total}
+}
+
+func (l *lines) done(what string) {
+	l.n++
+	switch {
+	case !l.terminal:
+		_, _ = fmt.Fprintln(l.w, what)
+	case time.Since(l.drawn) >= redraw:
+		l.drawn = time.Now()
+		_, _ = fmt.Fprintf(l.w, "\r\x1b[K%d of %d, %s", l.n, l.total, what)
+	}
+}
+
+func (l *lines) end() {
+	if l.terminal {
+		_, _ = fmt.Fprint(l.w, "\r\x1b[K")
+	}
+}

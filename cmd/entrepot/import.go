@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"entrepot/blobstore"
+	"entrepot/promote/bundle"
+	"entrepot/promote/ledger"
+	"entrepot/promote/transfer"
+	"entrepot/proxy/mirror"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+)
+
+// importing is a bundle on its way in.
+type importing struct {
+	config, to, keyFile string
+	unproven            bool
+}
+
+func importCommand() *cobra.Command {
+	var i importing
+	cmd := &cobra.Command{
+		Use:   "import BUNDLE... --config FILE | --to URL --key FILE.pub",
+		Short: "Take in a bundle of entrepot export, verified",
+		Long: `Import compares every byte of a bundle with its sums and digests, and its names with
+its ledger by your copy of the ledger's public key. BUNDLE is its path, its parts, or the
+folder that it lies in.
+
+With --config it goes into the store of a node, which must not run meanwhile, and whose
+upstreams are offline: true; the ledger goes to where the node's configuration says that
+it is (a file:// URL). A bundle whose ledger is older than, or not the same as, what came
+before is refused. The node then serves what bundles brought, and nothing else.
+
+With --to it is pushed to an origin, or any registry and file server, with the login of
+the docker configuration.`,
+		Args: cobra.MinimumNArgs(1),
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			if (i.to == "") == !cmd.Flags().Changed("config") {
+				return errors.New("import needs one of --config and --to")
+			}
+			if i.to != "" && i.keyFile == "" {
+				return errors.New("import --to needs --key, the ledger's public key")
+			}
+			return nil
+		},
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			ctx, end := untilSignal(cmd)
+			defer end()
+			err := i.run(ctx, cmd, args)
+			if ctx.Err() != nil {
+				return errors.New("interrupted; the same command goes on from here")
+			}
+			return err
+		}),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&i.config, "config", "", "configuration `FILE` of the node")
+	flags.StringVar(&i.to, "to", "", "`URL` of the origin")
+	flags.StringVar(&i.keyFile, "key", "", "`FILE.pub` with the ledger's public key, for --to")
+	flags.BoolVar(&i.unproven, "unproven", false, "take in names that no ledger has, too: they are what whoever wrote the bundle says")
+	return cmd
+}
+
+func (i *importing) run(ctx context.Context, cmd *cobra.Command, paths []string) error {
+	r, err := bundle.Open(ctx, paths...)
+	if err != nil {
+		return err
+	}
+	defer r.Close() //nolint:errcheck // read from only
+	url, end, err := serveHere(ctx, r.Handler())
+	if err != nil {
+		return err
+	}
+	defer end()
+	if i.to != "" {
+		err = i.push(ctx, cmd, r, url)
+	} else {
+		err = i.load(ctx, cmd, r, url)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d images and %d files are in\n", len(r.Contents.Images), len(r.Contents.Files))
+	return err
+}
+
+// state is that of the bundle's ledger, which follows the one in a storage, where it is put;
+// nil is nowhere.
+func (i *importing) state(ctx context.Context, r *bundle.Reader, keyFile string, to ledger.Storage) (*ledger.State, error) {
+	if !r.HasLedger() {
+		if i.unproven {
+			return new(ledger.State), nil
+		}
+		return nil, errors.New("the bundle has no ledger, so that nothing proves its names; --unproven takes them as they are")
+	}
+	key, err := ledger.LoadKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	follower, err := ledger.NewFollower(ctx, ledger.FollowerConfig{Source: r, Key: key, Copy: to})
+	if err == nil {
+		err = follower.Poll(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the bundle's ledger: %w", err)
+	}
+	return follower.State(), nil
+}
+
+// push sends the bundle to an origin.
+func (i *importing) push(ctx context.Context, cmd *cobra.Command, r *bundle.Reader, from string) error {
+	state, err := i.state(ctx, r, i.keyFile, nil)
+	if err != nil {
+		return err
+	}
+	if err := r.Contents.Check(state, nil, i.unproven); err != nil {
+		return err
+	}
+	client, err := transfer.New(transfer.Config{})
+	if err != nil {
+		return err
+	}
+	defer client.Close() //nolint:errcheck // idle connections
+	host := func(url string) string {
+		_, rest, _ := strings.Cut(strings.TrimRight(url, "/"), "://")
+		return rest
+	}
+	show := newLines(cmd.ErrOrStderr(), len(r.Contents.Images)+len(r.Contents.Files))
+	defer show.end()
+	for n := range r.Contents.Images {
+		image := &r.Contents.Images[n]
+		what := transfer.Copy{
+			From:   transfer.Repository{Host: host(from), Name: image.Upstream + "/" + image.Repository},
+			To:     transfer.Repository{Host: host(i.to), Name: image.Repository},
+			Digest: image.Root.Digest,
+		}
+		if image.Tag != "" {
+			what.Tags = []string{image.Tag}
+		}
+		if _, err := client.Copy(ctx, what); err != nil {
+			return err
+		}
+		show.done(image.Ref())
+	}
+	to, err := client.OpenFileStore(ctx, strings.TrimRight(i.to, "/"))
+	if err != nil {
+		return err
+	}
+	for n := range r.Contents.Files {
+		f := &r.Contents.Files[n]
+		store, err := client.OpenFileStore(ctx, from+"/"+f.Upstream)
+		if err != nil {
+			return err
+		}
+		if _, err := client.CopyFile(ctx, transfer.FileCopy{From: store, To: to, Name: f.Path, SHA256: f.Digest, Overwrite: true}); err != nil {
+			return err
+		}
+		show.done(f.Path)
+	}
+	return nil
+}
+
+// load takes the bundle into the store of a node: the node pulls from the bundle as from any
+// upstream, and holds what came.
+func (i *importing) load(ctx context.Context, cmd *cobra.Command, r *bundle.Reader, from string) error {
+	cfg, err := loadConfig(i.config)
+	if err != nil {
+		return err
+	}
+	if cfg.Node == nil || cfg.Node.Store.S3 != nil {
+		return fmt.Errorf("%s has no node with a store in a directory", i.config)
+	}
+	names, err := i.place(ctx, r, cfg.Node)
+	if err != nil {
+		return err
+	}
+	redirectUpstreams(cfg.Node, r.Contents.Upstreams, from)
+	cfg.Log.Access, cfg.Log.Level = false, "error"
+	logs := newLoggers(cfg.Log, cmd.ErrOrStderr())
+	defer logs.close()
+	n, err := openNode(cfg.Node, logs, prometheus.NewRegistry(), readVersion()) //nolint:contextcheck // it lives until it is closed
+	if errors.Is(err, blobstore.ErrInUse) {
+		return fmt.Errorf("the node runs; stop it for the import: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range n.ledgers {
+		if err = errors.Join(err, f.Poll(ctx)); err != nil {
+			err = fmt.Errorf("reading the ledger that the bundle brought: %w", err)
+		}
+	}
+	if err == nil {
+		show := newLines(cmd.ErrOrStderr(), len(names))
+		err = mirror.New(ctx, mirror.Config{Node: n.engine, Store: n.dir}).Fetch(ctx, names, func(name *mirror.Name, err error) { //nolint:contextcheck // so does this
+			if err == nil {
+				show.done(name.String())
+			}
+		})
+		show.end()
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	return errors.Join(err, n.close(closing))
+}
+
+// place checks the bundle against the node's configuration, puts its ledger where the node
+// reads it, and returns its names.
+func (i *importing) place(ctx context.Context, r *bundle.Reader, cfg *NodeConfig) ([]mirror.Name, error) {
+	called := map[string][]string{}
+	var l *LedgerConfig
+	for _, up := range r.Contents.Upstreams {
+		var has bool
+		var found *LedgerConfig
+		if up.Kind == ledger.Image {
+			var u UpstreamConfig
+			u, has = cfg.Upstreams[up.Name]
+			found = u.Ledger
+		} else {
+			var f FileUpstreamConfig
+			f, has = cfg.Files[up.Name]
+			found = f.Ledger
+		}
+		switch {
+		case !has && r.Contents.Has(up):
+			return nil, fmt.Errorf("the bundle has %ss of %s, which is no upstream of the node: add it, with offline: true", up.Kind, up.Name)
+		case found == nil:
+			continue
+		case l != nil && ledgerID(l) != ledgerID(found):
+			return nil, errors.New("the upstreams of the bundle have different ledgers in the configuration, and it has one")
+		}
+		l = found
+		called[string(up.Kind)+" "+up.Name] = ledgerNames(found, up.Name, nil)
+	}
+	if l == nil && !i.unproven {
+		return nil, errors.New("no upstream of the bundle has a ledger in the configuration, so that nothing proves its names; --unproven takes them as they are")
+	}
+	state := new(ledger.State)
+	if l != nil && r.HasLedger() {
+		if !strings.HasPrefix(l.URL, "file://") {
+			return nil, fmt.Errorf("the ledger is at %s: an import puts it into a folder; write ledger.url as file://DIR", redacted(l.URL))
+		}
+		// First without writing: what is not right is not to become the node's ledger.
+		checked, err := i.state(ctx, r, string(l.Key), nil)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.Contents.Check(checked, called, i.unproven); err != nil {
+			return nil, err
+		}
+		to, err := ledger.OpenStorage(l.URL)
+		if err != nil {
+			return nil, err
+		}
+		state, err = i.state(ctx, r, string(l.Key), to)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := r.Contents.Check(state, called, i.unproven); err != nil {
+		return nil, err
+	}
+	var names []mirror.Name
+	for n := range r.Contents.Images {
+		image := &r.Contents.Images[n]
+		names = append(names, mirror.Name{Upstream: image.Upstream, Kind: ledger.Image, Path: image.Ref(), Digest: image.Root.Digest, Size: image.Root.Size})
+	}
+	for n := range r.Contents.Files {
+		f := &r.Contents.Files[n]
+		names = append(names, mirror.Name{Upstream: f.Upstream, Kind: ledger.File, Path: f.Path, Digest: f.Digest, Size: f.Size})
+	}
+	return names, nil
+}
+
+// redirectUpstreams has a node pull from a bundle that is served at a URL.
+func redirectUpstreams(cfg *NodeConfig, ups []bundle.Upstream, from string) {
+	for _, up := range ups {
+		url := []URL{URL(from + "/" + up.Name)}
+		if u, ok := cfg.Upstreams[up.Name]; ok && up.Kind == ledger.Image {
+			if u.Ledger != nil {
+				u.Ledger.Names = ledgerNames(u.Ledger, up.Name, nil) // which the URL is not to change
+			}
+			u.Offline, u.URLs = false, url
+			cfg.Upstreams[up.Name] = u
+		}
+		if f, ok := cfg.Files[up.Name]; ok && up.Kind == ledger.File {
+			if f.Ledger != nil {
+				f.Ledger.Names = ledgerNames(f.Ledger, up.Name, nil)
+			}
+			f.Offline, f.URLs = false, url
+			cfg.Files[up.Name] = f
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"entrepot/promote/ledger"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func blobOf(n int) []byte { return bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 700*(n+1)) }
+
+func add(t *testing.T, w *Writer, n int) {
+	t.Helper()
+	b := blobOf(n)
+	if err := w.Add(digest.FromBytes(b), int64(len(b)), copyTo(b)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a crash can leave of a bundle, cut at any byte, is gone on with, and comes to the
+// same bytes.
+func TestBundleIsGoneOnWithWhereverItWasCut(t *testing.T) {
+	for _, split := range []int64{0, 4096, 5000} {
+		write := func(path string) {
+			w, err := Create(t.Context(), path, split)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := range 6 {
+				add(t, w, n)
+			}
+			if err := w.Finish(t.Context(), new(Contents), nil, ledger.Checkpoint{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		whole := filepath.Join(t.TempDir(), "bundle.tar")
+		write(whole)
+		want := bytesOf(t, whole, split)
+		for cut := 0; cut < len(want); cut += 997 {
+			path := filepath.Join(t.TempDir(), "bundle.tar")
+			v := &volume{path: path, split: split}
+			if _, err := v.Write(want[:cut]); err != nil {
+				t.Fatal(err)
+			}
+			if err := v.close(); err != nil {
+				t.Fatal(err)
+			}
+			write(path)
+			if got := bytesOf(t, path, split); !bytes.Equal(got, want) {
+				t.Fatalf("split at %d and cut at %d: %d bytes, want %d", split, cut, len(got), len(want))
+			}
+			r, err := Open(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := range 6 {
+				section, ok := r.blob(digest.FromBytes(blobOf(n)))
+				if !ok {
+					t.Fatalf("blob %d is not there", n)
+				}
+				if got, err := io.ReadAll(section); err != nil || !bytes.Equal(got, blobOf(n)) {
+					t.Fatalf("blob %d: %d bytes, %v", n, len(got), err)
+				}
+			}
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Create(t.Context(), whole, split); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("a bundle that is complete: %v", err)
+		}
+	}
+}
+
+func bytesOf(t *testing.T, path string, split int64) []byte {
+	t.Helper()
+	v, err := openVolume(path, split)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.close() //nolint:errcheck // read from only
+	b, err := io.ReadAll(io.NewSectionReader(v, 0, v.size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestBlobThatChangedOnTheDiskIsNotKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bundle.tar")
+	w, err := Create(t.Context(), path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, w, 1)
+	add(t, w, 2)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)-600] ^= 1
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if w, err = Create(t.Context(), path, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close() //nolint:errcheck // the test is over
+	if !w.Has(digest.FromBytes(blobOf(1))) || w.Has(digest.FromBytes(blobOf(2))) {
+		t.Errorf("held: %v", w.held)
+	}
+}
+
+func TestContentThatIsNotWhatItShouldBeIsTakenAwayAgain(t *testing.T) {
+	w, err := Create(t.Context(), filepath.Join(t.TempDir(), "bundle.tar"), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close() //nolint:errcheck // the test is over
+	before := w.vol.size
+	right := blobOf(3)
+	for what, b := range map[string][]byte{"other bytes": bytes.Repeat([]byte("x"), len(right)), "too few": right[:100], "too many": append(right[:len(right):len(right)], 'x')} {
+		if err := w.Add(digest.FromBytes(right), int64(len(right)), copyTo(b)); err == nil || w.vol.size != before {
+			t.Errorf("%s: %v, and %d bytes more", what, err, w.vol.size-before)
+		}
+	}
+	add(t, w, 3)
+}
+
+func TestBundleBegunWithAnotherSplitIsToldApart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bundle.tar")
+	w, err := Create(t.Context(), path, 2000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, w, 3)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(t.Context(), path, 1500); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("with smaller parts: %v", err)
+	}
+	if _, err := Create(t.Context(), path, 4000); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("with larger parts: %v", err)
+	}
+}
+
+func TestContentsAreHeldAgainstTheLedger(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := ledger.GenerateKey("origin.test/ledger", file); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ledger.LoadKey(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := ledger.New(t.Context(), ledger.NewDir(t.TempDir()), ledger.Config{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := func(n int) digest.Digest { return digest.FromBytes(blobOf(n)) }
+	entry := func(action ledger.Action, name string, n int) ledger.Entry {
+		e := ledger.Entry{Kind: ledger.Image, Action: action, Name: name, Destinations: []string{"registry.test"}, Digest: d(n)}
+		if action == ledger.Delete {
+			e.Digest = ""
+		}
+		return e
+	}
+	_, err = log.Append(context.Background(), func(*ledger.State) ([]ledger.Entry, error) {
+		return []ledger.Entry{
+			entry(ledger.Set, "app:v1", 1), entry(ledger.Set, "app:moved", 1), entry(ledger.Set, "app:moved", 2),
+			entry(ledger.Set, "app:gone", 1), entry(ledger.Delete, "app:gone", 0), entry(ledger.Set, "app:bad", 3),
+			{Action: ledger.Revoke, Name: d(3).String(), Digest: d(3), Reason: "it is bad"},
+		}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		tag     string
+		n       int
+		unknown bool
+		right   bool
+	}{
+		{"v1", 1, false, true},
+		{"v1", 2, false, false},
+		{"v1", 2, true, false}, // what the ledger knows otherwise is never taken
+		{"moved", 2, false, true},
+		{"moved", 1, false, false}, // in the log, and not the newest
+		{"gone", 1, true, false},
+		{"bad", 3, true, false},
+		{"never", 1, false, false},
+		{"never", 1, true, true},
+	} {
+		c := Contents{
+			Upstreams: []Upstream{{Name: "near.test", Kind: ledger.Image, Names: []string{"elsewhere.test"}}},
+			Images:    []Image{{Upstream: "near.test", Repository: "app", Tag: row.tag, Root: ocispec.Descriptor{Digest: d(row.n)}}},
+		}
+		err := c.Check(log.State(), map[string][]string{"image near.test": {"registry.test"}}, row.unknown)
+		if (err == nil) != row.right || err != nil && !errors.Is(err, ErrUnproven) {
+			t.Errorf("%+v: %v", row, err)
+		}
+	}
+}
+
+func TestBundleWithoutAPartOrWithAChangedOneIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "bundle.tar")
+	w, err := Create(t.Context(), path, 3000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(t, w, 4)
+	if err := w.Finish(t.Context(), new(Contents), nil, ledger.Checkpoint{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, given := range []string{path, path + ".002", dir, path + ".sha256sums"} {
+		r, err := Open(t.Context(), given)
+		if err != nil {
+			t.Fatalf("%s: %v", given, err)
+		}
+		_ = r.Close()
+	}
+	part := fmt.Sprintf("%s.%03d", path, 2)
+	content, err := os.ReadFile(part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[100] ^= 1
+	if err := os.WriteFile(part, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), path); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("with a part that changed: %v", err)
+	}
+	if err := os.Remove(part); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), path); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("without a part: %v", err)
+	}
+}

@@ -1,0 +1,149 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// volume is the bytes of a bundle, in one file or in parts of a size.
+type volume struct {
+	path  string
+	split int64 // bytes of each part but the last; 0 is one file
+	parts []*os.File
+	size  int64
+}
+
+// part is the path of the n-th part, from 0.
+func (v *volume) part(n int) string {
+	if v.split == 0 {
+		return v.path
+	}
+	return fmt.Sprintf("%s.%03d", v.path, n+1)
+}
+
+// openVolume opens the parts of a bundle that are there, to write on.
+func openVolume(path string, split int64) (*volume, error) {
+	v := &volume{path: path, split: split}
+	for {
+		f, err := os.OpenFile(v.part(len(v.parts)), os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			return v, nil
+		}
+		if err == nil {
+			err = v.add(f)
+		}
+		if err != nil {
+			return nil, errors.Join(err, v.close())
+		}
+		if split == 0 {
+			return v, nil
+		}
+	}
+}
+
+func (v *volume) add(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && v.split > 0 && v.size != int64(len(v.parts))*v.split {
+		err = fmt.Errorf("%w: %s is there, and the part before it has not %d bytes: it was begun with another --split", ErrCorrupt, f.Name(), v.split)
+	}
+	if err == nil && v.split > 0 && info.Size() > v.split {
+		err = fmt.Errorf("%w: %s has more than %d bytes: it was begun with another --split", ErrCorrupt, f.Name(), v.split)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	v.parts = append(v.parts, f)
+	v.size += info.Size()
+	return nil
+}
+
+// Write appends.
+func (v *volume) Write(p []byte) (n int, err error) {
+	for len(p) > 0 {
+		room := int64(len(p))
+		at := v.size
+		if v.split > 0 {
+			at = v.size % v.split
+			room = min(room, v.split-at)
+		}
+		if v.split > 0 && v.size == int64(len(v.parts))*v.split || len(v.parts) == 0 {
+			f, err := os.OpenFile(v.part(len(v.parts)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+			if err != nil {
+				return n, err
+			}
+			v.parts = append(v.parts, f)
+		}
+		wrote, err := v.parts[len(v.parts)-1].WriteAt(p[:room], at)
+		n += wrote
+		v.size += int64(wrote)
+		if err != nil {
+			return n, err
+		}
+		p = p[wrote:]
+	}
+	return n, nil
+}
+
+// ReadAt implements [io.ReaderAt].
+func (v *volume) ReadAt(p []byte, offset int64) (n int, err error) {
+	for n < len(p) {
+		at := offset + int64(n)
+		if at >= v.size {
+			return n, io.EOF
+		}
+		part, in := 0, at
+		if v.split > 0 {
+			part, in = int(at/v.split), at%v.split
+		}
+		read, err := v.parts[part].ReadAt(p[n:min(int64(len(p)), int64(n)+v.partSize(part)-in)], in)
+		n += read
+		if err != nil && !(errors.Is(err, io.EOF) && read > 0) {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func (v *volume) partSize(n int) int64 {
+	if v.split == 0 {
+		return v.size
+	}
+	return min(v.split, v.size-int64(n)*v.split)
+}
+
+// truncate takes away what lies behind a size.
+func (v *volume) truncate(size int64) error {
+	for len(v.parts) > 0 {
+		last := len(v.parts) - 1
+		begin := int64(last) * v.split
+		if begin < size || last == 0 {
+			v.size = size
+			return v.parts[last].Truncate(size - begin)
+		}
+		if err := errors.Join(v.parts[last].Close(), os.Remove(v.part(last))); err != nil {
+			return err
+		}
+		v.parts = v.parts[:last]
+	}
+	return nil
+}
+
+// sync makes what was written survive a crash.
+func (v *volume) sync() error {
+	var errs []error
+	for _, f := range v.parts {
+		errs = append(errs, f.Sync())
+	}
+	return errors.Join(errs...)
+}
+
+func (v *volume) close() error {
+	var errs []error
+	for _, f := range v.parts {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
