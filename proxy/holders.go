@@ -93,7 +93,7 @@ func (h *holders) learn(key nameKey, size int64) {
 // vouch is nil when a repository holds a blob of so many bytes (negative when that is
 // not known), as far as upstream ever said, or says now. Errors are those of upstream.
 func (h *holders) vouch(ctx context.Context, key nameKey, size int64) error {
-	if h == nil || h.known(key, size) {
+	if h == nil || h.known(key, size) { //nolint:contextcheck // what is loaded is for every later request
 		return nil
 	}
 	if err := h.node.absent.recall(key); err != nil {

@@ -59,16 +59,16 @@ func (x *exchange) confine() {
 	if !x.restricted {
 		return
 	}
-	kept := "private"
+	kept := []string{"private"}
 	for directive := range strings.SplitSeq(strings.Join(x.header["Cache-Control"], ","), ",") {
 		directive = strings.TrimSpace(directive)
 		switch name, _, _ := strings.Cut(strings.ToLower(directive), "="); name {
 		case "", "public", "private", "s-maxage", "must-revalidate", "proxy-revalidate":
 		default:
-			kept += ", " + directive
+			kept = append(kept, directive)
 		}
 	}
-	x.header["Cache-Control"] = []string{kept}
+	x.header["Cache-Control"] = []string{strings.Join(kept, ", ")}
 	if vary := x.header["Vary"]; !slices.Contains(vary, "Authorization") {
 		x.header["Vary"] = append(slices.Clip(vary), x.values.varyAuthorization...)
 	}

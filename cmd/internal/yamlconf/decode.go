@@ -132,7 +132,7 @@ func (d decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 		d.report(path, n.Line, fmt.Sprintf("%s must be a single value, not %s", display(path), shape(n)))
 		return
 	}
-	text, err := d.opts.expand(n.Value)
+	text, err := d.expand(n.Value)
 	if err == nil {
 		if err = assign(text, v); err != nil {
 			// The error of assign does not repeat the text, which may be a

@@ -12,8 +12,8 @@ import (
 
 // expand replaces ${VAR}, ${file:PATH} and $$ in the text of a value. A $
 // before anything else stands for itself. Errors name what is referred to and
-// never what it holds.
-func (o Options) expand(text string) (string, error) {
+// never what it holds; nor do problems that are told of it later.
+func (doc *Document) expand(text string) (string, error) {
 	var out strings.Builder
 	for {
 		i := strings.IndexByte(text, '$')
@@ -31,10 +31,11 @@ func (o Options) expand(text string) (string, error) {
 			if !closed {
 				return "", errors.New("${ without a closing }; write ${VAR}, ${file:PATH}, or $$ for a plain $")
 			}
-			value, err := o.lookup(ref)
+			value, err := doc.opts.lookup(ref)
 			if err != nil {
 				return "", err
 			}
+			doc.hide(value, "${"+ref+"}")
 			out.WriteString(value)
 			text = rest
 		default:
@@ -68,6 +69,21 @@ func fileReason(err error) error {
 		return pe.Err
 	}
 	return err
+}
+
+// leastHidden is the length, in bytes, from which what a reference stands for is
+// hidden: what is shorter is part of much else.
+const leastHidden = 4
+
+// hide has problems show a reference in place of what it stands for.
+func (doc *Document) hide(value, reference string) {
+	if len(value) < leastHidden {
+		return
+	}
+	doc.hidden = append(doc.hidden, value, reference)
+	if quoted := strconv.Quote(value); quoted != `"`+value+`"` {
+		doc.hidden = append(doc.hidden, quoted[1:len(quoted)-1], reference)
+	}
 }
 
 func unknownKey(key, path string, known []string) string {

@@ -71,6 +71,7 @@ type Document struct {
 	opts     Options
 	lines    map[string]int // path of a key → line
 	failed   []string       // paths that could not be read
+	hidden   []string       // what references stand for, each with its reference
 	problems Problems
 }
 
@@ -102,14 +103,15 @@ func (doc *Document) Has(path string) bool {
 
 // Problemf reports that something is wrong with the key at path, on its line or
 // that of the nearest key around it. It says nothing when the key, or one
-// below it, could not be read: the new problem is most likely a consequence.
+// below it, could not be read: the new problem is most likely a consequence. It
+// shows references as they were written.
 func (doc *Document) Problemf(path, format string, args ...any) {
 	for _, bad := range doc.failed {
 		if rest, below := strings.CutPrefix(bad, path); below && (path == "" || rest == "" || rest[0] == '.' || rest[0] == '[') {
 			return
 		}
 	}
-	doc.add(doc.line(path), fmt.Sprintf(format, args...))
+	doc.add(doc.line(path), strings.NewReplacer(doc.hidden...).Replace(fmt.Sprintf(format, args...)))
 }
 
 func (doc *Document) line(path string) int {
