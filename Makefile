@@ -52,9 +52,10 @@ test: unit chart e2e
 unit: tools
 	$(GO) test -race -shuffle=on -p 2 -timeout 10m $(UNIT)
 
-# The Helm chart and the compose file, in a module of their own.
+# The Helm chart and the compose file, in a module of their own, whose list of
+# dependencies follows this one.
 chart: tools
-	cd deploy/charttest && $(GO) test .
+	cd deploy/charttest && GOFLAGS="$${GOFLAGS:-} -mod=mod" $(GO) test .
 
 # After the others and one package at a time: these start servers, and two
 # cores are soon busy.
@@ -64,7 +65,7 @@ e2e: tools
 lint: $(LINTER)
 	$(GO) vet ./...
 	$(LINTER) run ./...
-	cd deploy/charttest && $(GO) vet . && $(CURDIR)/$(LINTER) run .
+	cd deploy/charttest && export GOFLAGS="$${GOFLAGS:-} -mod=mod" && $(GO) vet . && $(CURDIR)/$(LINTER) run .
 	$(MAKE) --no-print-directory vuln
 
 # Known vulnerabilities that the binary's code reaches. Whether there are any

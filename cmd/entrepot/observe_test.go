@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -63,6 +64,30 @@ level=INFO msg=request id="" client="" method=PUT path=/v2/ upstream="" name="" 
 	} {
 		if !strings.Contains(text, "entrepot_requests_total"+want+"\n") {
 			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+}
+
+// What is the client's own doing is no failure: an alert is made of these.
+func TestFailuresAreThoseThatAreNotTheClients(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	done := observe(newRequestMetrics(reg, nil), nil)
+	for _, c := range []struct {
+		status int
+		err    error
+	}{
+		{200, nil}, {404, nil}, {429, nil}, {200, registry.ErrClientGone}, {404, errors.New("unknown")},
+		{500, nil}, {507, nil}, {502, errors.New("upstream is down")}, {503, nil}, {504, nil}, {504, nil}, {206, errors.New("wrong bytes")},
+	} {
+		o := hit
+		o.Status, o.Err = c.status, c.err
+		done(&o)
+	}
+	scrape := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(scrape, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for reason, want := range map[string]int{"500": 2, "502": 1, "503": 1, "504": 2, "cut": 1} {
+		if line := fmt.Sprintf("entrepot_request_failures_total{reason=%q} %d\n", reason, want); !strings.Contains(scrape.Body.String(), line) {
+			t.Errorf("no %s in\n%s", line, scrape.Body)
 		}
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"entrepot/geo/locate"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/goleak"
 )
 
@@ -316,6 +318,37 @@ func TestEveryMirrorIsProbedAgainAndAgainAndAChangedListKeepsStates(t *testing.T
 		end()
 		synctest.Wait()
 	})
+}
+
+// Who asks by continent, or for a mirror that is gone, gets what the list says now.
+func TestMetricsTellWhatTheMirrorsOfTheListAre(t *testing.T) {
+	list := func(name, country, continent string) *choice.List {
+		u, err := url.Parse("https://" + name + ".example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := choice.Mirror{Name: name, URLs: []*url.URL{u}, Tier: choice.Origin}
+		if m.Country, err = locate.ParseCountry(country); err != nil {
+			t.Fatal(err)
+		}
+		if m.Continent, err = locate.ParseContinent(continent); err != nil {
+			t.Fatal(err)
+		}
+		l, err := choice.NewList([]choice.Mirror{m}, choice.Constants{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	reg := prometheus.NewRegistry()
+	p := newProber(t, Config{List: list("a", "DE", "EU"), Registerer: reg})
+	p.SetList(list("b", "KE", "AF"))
+	scrape := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(scrape, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	const want = `entrepot_mirror_info{continent="AF",country="KE",mirror="b",tier="origin"} 1`
+	if text := scrape.Body.String(); !strings.Contains(text, want+"\n") || strings.Count(text, "entrepot_mirror_info{") != 1 {
+		t.Errorf("not only %s in\n%s", want, text)
+	}
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

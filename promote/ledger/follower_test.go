@@ -203,6 +203,9 @@ func TestALogThatIsNotAsItShouldBeIsRefusedAndTheLastGoodStateGoesOn(t *testing.
 					if err := f.Poll(t.Context()); !errors.Is(err, bad.want) {
 						t.Fatalf("Poll: %v, want %v", err, bad.want)
 					}
+					if last := results[len(results)-1]; !last.Refused() {
+						t.Errorf("%v is told as no refusal", last.Err)
+					}
 				}
 				if e, ok := f.Lookup(fullName(299)); !ok || e.Digest != testDigest("coredns"+"coredns:v299") || f.State().Len() != 300 {
 					t.Errorf("the last good state does not go on: %+v, %v", e, ok)

@@ -133,6 +133,23 @@ func TestWatchTakesANewPairAndKeepsTheOldWhenTheNewIsBad(t *testing.T) {
 	})
 }
 
+func TestExpiryIsThatOfThePairInUse(t *testing.T) {
+	dir := t.TempDir()
+	certFile, keyFile := write(t, dir, "a")
+	p, err := Load(certFile, keyFile, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(p.Expiry()); left < 59*time.Minute || left > time.Hour {
+		t.Errorf("it ends in %v, not in an hour", left)
+	}
+	put(t, keyFile, []byte("nonsense"))
+	p.Refresh()
+	if left := time.Until(p.Expiry()); left < 59*time.Minute {
+		t.Errorf("with a broken pair in the files, the one in use ends in %v", left)
+	}
+}
+
 func TestLoadRefusesAPairThatCannotBeUsed(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := write(t, dir, "a")
