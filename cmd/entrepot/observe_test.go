@@ -76,8 +76,18 @@ func TestFailuresAreThoseThatAreNotTheClients(t *testing.T) {
 		status int
 		err    error
 	}{
-		{200, nil}, {404, nil}, {429, nil}, {200, registry.ErrClientGone}, {404, errors.New("unknown")},
-		{500, nil}, {507, nil}, {502, errors.New("upstream is down")}, {503, nil}, {504, nil}, {504, nil}, {206, errors.New("wrong bytes")},
+		{200, nil},
+		{404, nil},
+		{429, nil},
+		{200, registry.ErrClientGone},
+		{404, errors.New("unknown")},
+		{500, nil},
+		{507, nil},
+		{502, errors.New("upstream is down")},
+		{503, nil},
+		{504, nil},
+		{504, nil},
+		{206, errors.New("wrong bytes")},
 	} {
 		o := hit
 		o.Status, o.Err = c.status, c.err

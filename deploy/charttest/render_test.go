@@ -101,7 +101,7 @@ func TestWrongValuesAreRefusedWithTheirName(t *testing.T) {
 		"unknown key of a service":  {"router.service.prot=1", "additional properties 'prot' not allowed"},
 		"unknown key of the config": {"node.config.max_fill=1", "additional properties 'max_fill' not allowed"},
 		"deep in the config":        {"node.config.upstreams.quay.tag_tll=5m", "additional properties 'tag_tll' not allowed"},
-		"in a mirror":               {"router.config.mirrors[0].nmae=eu", "additional properties 'nmae' not allowed"},
+		"in a mirror":               {"router.config.mirrors[0].naem=eu", "additional properties 'naem' not allowed"},
 		"another kind":              {"node.kind=DaemonSet", "/node/kind"},
 		"a size in other words":     {"node.volume.size=100GB", "/node/volume/size"},
 		"a number in words":         {"node.replicas=two", "/node/replicas"},

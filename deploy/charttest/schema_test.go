@@ -123,7 +123,9 @@ func readSchemas(t *testing.T) schemas {
 	if err != nil {
 		t.Fatalf("downloading the schemas of Kubernetes: %v\n%s", err, out)
 	}
-	var module struct{ Dir string }
+	var module struct {
+		Dir string `json:"Dir"`
+	}
 	if err := json.Unmarshal(out, &module); err != nil {
 		t.Fatal(err)
 	}
