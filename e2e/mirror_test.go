@@ -61,14 +61,16 @@ func (m *thirdParty) entrepot(t *testing.T, args ...string) testenv.Command {
 
 // status is what mirror status tells.
 type mirrorStatus struct {
-	Names, Held int
-	Coverage    float64 `json:"coverage_percent"`
-	Bytes       int64
-	Failed      int
-	Upstreams   []struct {
-		Entries, Synced int
-		Lag             float64 `json:"lag_seconds"`
-	}
+	Names     int     `json:"names"`
+	Held      int     `json:"held"`
+	Coverage  float64 `json:"coverage_percent"`
+	Bytes     int64   `json:"bytes"`
+	Failed    int     `json:"failed"`
+	Upstreams []struct {
+		Entries int     `json:"entries"`
+		Synced  int     `json:"synced"`
+		Lag     float64 `json:"lag_seconds"`
+	} `json:"upstreams"`
 }
 
 func (m *thirdParty) status(t *testing.T) mirrorStatus {
@@ -167,8 +169,10 @@ func TestThirdPartyMirror(t *testing.T) {
 		got := m.entrepot(t, "mirror", "sync", "--output", "json")
 		lines := strings.Split(strings.TrimSpace(got.Stdout), "\n")
 		var last struct {
-			Event    string
-			Progress struct{ Names, Held, Failed int }
+			Event    string `json:"event"`
+			Progress struct {
+				Held int `json:"held"`
+			} `json:"progress"`
 		}
 		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || got.Status != 0 || last.Event != "done" || last.Progress.Held != names {
 			t.Fatalf("sync: status %d, %v, %+v", got.Status, err, last)

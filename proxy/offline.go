@@ -14,10 +14,10 @@ import (
 
 // offlineTags lists the tags of a repository of an upstream to which there is no network:
 // those of the ledger whose images were brought here, and those that were brought without.
+//
+//nolint:contextcheck // what is loaded of records is for every later request
 func (n *Node) offlineTags(ctx context.Context, up *upstreamState, repo string, req *registry.Request) ([]string, bool, registry.CacheStatus, error) {
-	fail := func(err error) ([]string, bool, registry.CacheStatus, error) {
-		return nil, false, registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}, err
-	}
+	failed := registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}
 	var tags []string
 	if up.ledger.Ledger != nil {
 		for e := range up.ledger.Ledger.State().Names() {
@@ -35,7 +35,7 @@ func (n *Node) offlineTags(ctx context.Context, up *upstreamState, repo string, 
 	prefix := nameKey{up, repo, ""}.recordKey(tagRecords)
 	for key, err := range n.local.RecordKeys(ctx, strings.TrimSuffix(prefix, "/")) {
 		if err != nil {
-			return fail(err)
+			return nil, false, failed, err
 		}
 		tag := strings.TrimPrefix(key, prefix)
 		if _, promoted := up.promoted(repo, tag); !promoted && !strings.Contains(tag, "/") {
@@ -43,7 +43,7 @@ func (n *Node) offlineTags(ctx context.Context, up *upstreamState, repo string, 
 		}
 	}
 	if len(tags) == 0 {
-		return fail(registry.Errorf(errcode.ErrorCodeNameUnknown, "nothing of %s was brought here, and %s is offline", repo, up.name))
+		return nil, false, failed, registry.Errorf(errcode.ErrorCodeNameUnknown, "nothing of %s was brought here, and %s is offline", repo, up.name)
 	}
 	slices.Sort(tags)
 	tags, more := page(slices.Compact(tags), req.Last, req.N)

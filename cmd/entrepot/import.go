@@ -197,7 +197,7 @@ func (i *importing) load(ctx context.Context, cmd *cobra.Command, r *bundle.Read
 	}
 	if err == nil {
 		show := newLines(cmd.ErrOrStderr(), len(names))
-		err = mirror.New(ctx, mirror.Config{Node: n.engine, Store: n.dir}).Fetch(ctx, names, func(name *mirror.Name, err error) { //nolint:contextcheck // so does this
+		err = mirror.New(ctx, mirror.Config{Node: n.engine, Store: n.dir}).Fetch(ctx, names, func(name *mirror.Name, err error) {
 			if err == nil {
 				show.done(name.String())
 			}

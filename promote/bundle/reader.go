@@ -124,7 +124,7 @@ func findSums(paths []string) (string, error) {
 
 // openParts opens the parts that a list of sums names, and compares them with it.
 func (r *Reader) openParts(ctx context.Context, sums string) error {
-	list, err := os.ReadFile(sums) //nolint:gosec // the operator names it
+	list, err := os.ReadFile(sums)
 	if err != nil {
 		return err
 	}

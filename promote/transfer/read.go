@@ -26,7 +26,7 @@ func (c *Client) InspectWhole(ctx context.Context, repository Repository, d dige
 	}
 	in.image.Root = root
 	var attached []Attachment
-	for done := 0; done < len(in.image.Manifests); done++ { // attaching makes it longer
+	for done := 0; done < len(in.image.Manifests); { // attaching makes it longer
 		if done > maxAttached {
 			return Whole{}, failf(ErrUnsupported, "more than %d manifests are attached to %s@%s", maxAttached, repository, d)
 		}
@@ -35,6 +35,7 @@ func (c *Client) InspectWhole(ctx context.Context, repository Repository, d dige
 			return Whole{}, fmt.Errorf("reading what is about %s@%s: %w", repository, in.image.Manifests[done].Digest, err)
 		}
 		attached = append(attached, more...)
+		done++
 	}
 	return Whole{in.image, attached}, nil
 }

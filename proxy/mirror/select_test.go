@@ -39,15 +39,11 @@ func TestRulesSelect(t *testing.T) {
 	}{
 		{what: "by project", projects: "base", want: "pause:3.9 pause:3.10 pause:3.10-windows pause@sha256:00"},
 		{what: "by a pattern of projects, newest 1", projects: "d*", newest: 1, want: "coredns/coredns:1.11 coredns/coredns:latest"},
-		{what: "candidates belong to their version", images: "coredns/*", newest: 2,
-			want: "coredns/coredns:v1.10.0 coredns/coredns:v1.10.0-rc.1 coredns/coredns:1.11 coredns/coredns:latest"},
-		{what: "3.10 is newer than 3.9, variants belong to it, and digests have no version", images: "pause", newest: 1,
-			want: "pause:3.10 pause:3.10-windows pause@sha256:00"},
+		{what: "candidates belong to their version", images: "coredns/*", newest: 2, want: "coredns/coredns:v1.10.0 coredns/coredns:v1.10.0-rc.1 coredns/coredns:1.11 coredns/coredns:latest"},
+		{what: "3.10 is newer than 3.9, variants belong to it, and digests have no version", images: "pause", newest: 1, want: "pause:3.10 pause:3.10-windows pause@sha256:00"},
 		{what: "with the upstream before it", images: "registry.test/pause", want: "pause:3.9 pause:3.10 pause:3.10-windows pause@sha256:00"},
-		{what: "folders of releases", files: "release/**", newest: 1,
-			want: "release/v1.36.0/bin/kubectl release/v1.36.0-rc.1/bin/kubectl release/stable.txt"},
-		{what: "each folder has versions of its own", files: "**", newest: 1,
-			want: "release/v1.36.0/bin/kubectl release/v1.36.0-rc.1/bin/kubectl release/stable.txt tools/2.0/x"},
+		{what: "folders of releases", files: "release/**", newest: 1, want: "release/v1.36.0/bin/kubectl release/v1.36.0-rc.1/bin/kubectl release/stable.txt"},
+		{what: "each folder has versions of its own", files: "**", newest: 1, want: "release/v1.36.0/bin/kubectl release/v1.36.0-rc.1/bin/kubectl release/stable.txt tools/2.0/x"},
 		{what: "patterns of images select no files", images: "**", projects: "core", want: ""},
 	} {
 		fields := func(s string) []string { return strings.Fields(s) }
