@@ -13,8 +13,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// fileRecords are files/<upstream>/<sha256 of path and query>: what a name led to.
-const fileRecords = "files"
+// Records of what a name led to: files/<upstream>/<sha256 of path and query>, and
+// queries/… of names with a query, of which anybody can invent as many as they like.
+const (
+	fileRecords  = "files"
+	queryRecords = "queries"
+)
 
 // maxFiles bounds the names of files that are remembered in memory.
 const maxFiles = 16384
@@ -68,7 +72,11 @@ type fileRecord struct {
 // fileRecordKey is where a name's record lies. A path can be longer than a
 // record's key.
 func fileRecordKey(key nameKey) string {
-	return fileRecords + "/" + key.up.name + "/" + digest.FromString(key.repo+"?"+key.ref).Encoded()
+	kind := fileRecords
+	if key.ref != "" {
+		kind = queryRecords
+	}
+	return kind + "/" + key.up.name + "/" + digest.FromString(key.repo+"?"+key.ref).Encoded()
 }
 
 func (n *Node) newFileNames() *names[*fileVersion] {
@@ -97,6 +105,7 @@ func (n *Node) newFileNames() *names[*fileVersion] {
 		}, changed)
 	}
 	t.drop = func(key nameKey) { n.dropRecord(fileRecordKey(key)) }
+	t.touch = func(key nameKey) { n.touchRecord(fileRecordKey(key)) }
 	return t
 }
 

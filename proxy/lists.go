@@ -53,6 +53,7 @@ func newLists[T any](n *Node, kind string, check func(context.Context, nameKey) 
 		n.writeRecord(key.recordKey(kind), listRecord[T]{items, checked}, changed)
 	}
 	l.drop = func(key nameKey) { n.dropRecord(key.recordKey(kind)) }
+	l.touch = func(key nameKey) { n.touchRecord(key.recordKey(kind)) }
 	return l
 }
 

@@ -61,6 +61,7 @@ func (n *Node) newTags() *names[*registry.ManifestHead] {
 		n.writeRecord(key.recordKey(tagRecords), recordOf(h, checked), changed)
 	}
 	t.drop = func(key nameKey) { n.dropRecord(key.recordKey(tagRecords)) }
+	t.touch = func(key nameKey) { n.touchRecord(key.recordKey(tagRecords)) }
 	return t
 }
 

@@ -57,8 +57,8 @@ type names[V any] struct {
 	settled func(key nameKey, v V)
 	// equal compares two values.
 	equal func(a, b V) bool
-	// drop forgets a record.
-	drop func(key nameKey)
+	// drop forgets a record, touch notes that it is in use.
+	drop, touch func(key nameKey)
 	// check asks upstream. old is the known value, when there is one.
 	check func(ctx context.Context, key nameKey, old V, known, head bool) (V, error)
 	// spawn runs a check in a goroutine that the node waits for.
@@ -80,6 +80,7 @@ type nameEntry[V any] struct {
 	known    bool // value holds
 	value    V
 	checked  time.Time
+	touched  time.Time // when its record was last noted to be in use
 	failure  string    // why the last check failed, "" when it did not
 	notUntil time.Time // no check before
 	refusal  error     // upstream's clear no, which holds until notUntil
@@ -115,6 +116,10 @@ func (n *names[V]) get(ctx context.Context, key nameKey, policy *Policy, head bo
 	e.mu.Lock()
 	if !e.loaded {
 		n.loadEntry(key, e)
+	}
+	if e.known && now.Sub(e.touched) > touchInterval {
+		e.touched = now
+		n.touchSoon(key.clone())
 	}
 	act := checkOnly
 	if e.known {
@@ -170,6 +175,9 @@ func (n *names[V]) get(ctx context.Context, key nameKey, policy *Policy, head bo
 	}
 	return n.checked(e, c, collapsed, act)
 }
+
+// touchSoon notes that a name's record is in use, and keeps nobody waiting.
+func (n *names[V]) touchSoon(key nameKey) { n.spawn(func(context.Context) { n.touch(key) }) }
 
 func (n *names[V]) decide(key nameKey, v V, policy *Policy, age time.Duration) action {
 	if n.rule == nil {
@@ -355,7 +363,7 @@ func (n *names[V]) loadEntry(key nameKey, e *nameEntry[V]) {
 	e.loaded = true
 	v, checked, ok := n.load(key)
 	if ok {
-		e.value, e.checked, e.known = v, checked, true
+		e.value, e.checked, e.known, e.touched = v, checked, true, time.Now()
 	}
 }
 

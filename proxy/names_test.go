@@ -59,6 +59,7 @@ func fakeNames(t *testing.T, up *fakeUpstream) (*names[string], map[string]strin
 	}
 	n.save = func(key nameKey, v string, _ time.Time, _ bool) { records[key.ref] = v }
 	n.drop = func(key nameKey) { delete(records, key.ref) }
+	n.touch = func(nameKey) {}
 	n.equal = func(a, b string) bool { return a == b }
 	n.spawn = func(f func(context.Context)) bool { go f(ctx); return true }
 	n.check = func(ctx context.Context, _ nameKey, _ string, _, _ bool) (string, error) {

@@ -83,6 +83,9 @@ type Config struct {
 	// Peers are the other nodes of the region; nil for a node on its own. ID and
 	// Progress are set by the node, and Logger and Registerer where they are empty.
 	Peers *peers.Config
+	// MaxNames bounds the records of each kind that are kept about names: of tags,
+	// manifests, lists, files. 0 means 250,000.
+	MaxNames int
 	// VerifyReads has blobs hashed while they are read from Local, too. It
 	// costs the kernel's sending of files, and a range the reading of the whole
 	// blob every ten minutes.
@@ -136,6 +139,8 @@ type Node struct {
 	id              string
 	metrics         *metrics
 
+	keeper          *keeper
+
 	base    context.Context // of background work
 	endBase context.CancelFunc
 	mu      sync.Mutex
@@ -186,6 +191,10 @@ func New(cfg Config) (*Node, error) {
 		}
 	}
 	n.base, n.endBase = context.WithCancel(context.Background())
+	n.keeper = n.newKeeper(cfg.MaxNames)
+	if cfg.Registerer != nil {
+		cfg.Registerer.MustRegister(n.keeper.metrics()...)
+	}
 	n.remote = newRemoteStore(cfg.Remote, cfg.Local, n.log)
 	watchRemote(cfg.Registerer, n.remote)
 	n.fills = newFillSet(cfg.Local, slots, n.log, m, n.blobStored)
@@ -211,6 +220,7 @@ func New(cfg Config) (*Node, error) {
 		n.spawn(n.region.group.Run)
 	}
 	n.spawn(n.removeRevoked)
+	n.spawn(n.keepRecords)
 	return n, nil
 }
 
@@ -218,6 +228,7 @@ func (c *Config) setDefaults() {
 	if c.MaxFills <= 0 {
 		c.MaxFills = 256
 	}
+	c.MaxNames = cmp.Or(c.MaxNames, defaultMaxNames)
 	c.MaxFillsWaiting = max(0, cmp.Or(c.MaxFillsWaiting, 4096))
 	c.MaxFillWait = max(0, cmp.Or(c.MaxFillWait, 20*time.Second))
 }

@@ -260,7 +260,17 @@ func (n *Node) readRecord(key string, v any) (ok bool) {
 	if err != nil && !errors.Is(err, blobstore.ErrNotExist) {
 		n.log.Error("reading a record", "key", key, "error", err)
 	}
+	if err == nil {
+		n.touchRecord(key)
+	}
 	return err == nil
+}
+
+// touchRecord notes that a record is in use.
+func (n *Node) touchRecord(key string) {
+	if err := n.local.TouchRecord(key); err != nil {
+		n.log.Error("noting that a record is in use", "key", key, "error", err)
+	}
 }
 
 // writeRecord keeps v, in the remote store too when shared says so. A store
@@ -275,6 +285,7 @@ func (n *Node) writeRecord(key string, v any, shared bool) {
 		return
 	}
 	if shared {
+		n.keeper.wrote(key)
 		n.remote.send(key)
 	}
 }

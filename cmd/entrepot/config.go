@@ -126,6 +126,7 @@ type StoreConfig struct {
 	LowWatermark  Percent      `yaml:"low_watermark"`
 	Scrub         ScrubConfig  `yaml:"scrub"`
 	VerifyReads   bool         `yaml:"verify_reads"`
+	MaxNames      int          `yaml:"max_names"`
 	S3            *S3Config    `yaml:"s3"`
 	Cache         *CacheConfig `yaml:"cache"`
 }
@@ -221,6 +222,7 @@ func (o *OriginConfig) SetDefaults() {
 // SetDefaults sets the defaults of a store.
 func (s *StoreConfig) SetDefaults() {
 	s.HighWatermark, s.LowWatermark = 90, 70
+	s.MaxNames = 250_000
 	s.Scrub.SetDefaults()
 }
 

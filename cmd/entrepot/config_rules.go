@@ -266,6 +266,9 @@ func (c check) store(path string, s *StoreConfig) {
 		c.s3(path+".s3", s.S3)
 	}
 	c.scrub(path+".scrub", &s.Scrub)
+	if s.MaxNames < 1000 {
+		c.Problemf(path+".max_names", "%s.max_names is %d; it must be at least 1000", path, s.MaxNames)
+	}
 	if s.LowWatermark >= s.HighWatermark {
 		c.Problemf(path+".high_watermark", "%s: low_watermark (%v) must be below high_watermark (%v)", path, s.LowWatermark, s.HighWatermark)
 	}

@@ -69,7 +69,7 @@ func (f *storeFlags) config() blobstore.CheckConfig {
 func checkRecord(key string, value []byte) error {
 	family, _, _ := strings.Cut(key, "/")
 	switch family {
-	case "manifests", "lists", "referrers", "files":
+	case "manifests", "lists", "referrers", "files", "queries":
 	case "tags":
 		// An origin's is the digest alone.
 		if digest.Digest(value).Validate() == nil {

@@ -77,6 +77,7 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 		MaxFillWait:     time.Duration(cfg.MaxFillWait),
 		Peers:           peersOf(cfg.Peers),
 		VerifyReads:     cfg.Store.VerifyReads,
+		MaxNames:        cfg.Store.MaxNames,
 		Logger:          logs.main,
 		Registerer:      reg,
 	}
