@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"entrepot/geo/choice"
+	"entrepot/registry/reach"
 )
 
 // How long and how much a [Presence] remembers, unless configured.
@@ -80,7 +81,7 @@ func NewPresence(cfg PresenceConfig) *Presence {
 	cfg.FoundFor, cfg.AbsentFor = cmp.Or(cfg.FoundFor, DefaultFoundFor), cmp.Or(cfg.AbsentFor, DefaultAbsentFor)
 	cfg.AskWithin, cfg.Remember = cmp.Or(cfg.AskWithin, DefaultAskWithin), cmp.Or(cfg.Remember, DefaultRemember)
 	if cfg.Client == nil {
-		cfg.Client = &http.Client{}
+		cfg.Client = reach.NewClient()
 	}
 	p := &Presence{cfg: cfg, young: map[string]answer{}, asking: map[string]*question{}}
 	p.ctx, p.end = context.WithCancel(context.Background())

@@ -14,6 +14,7 @@ import (
 
 	"entrepot/geo/choice"
 	"entrepot/geo/locate"
+	"entrepot/registry/reach"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -37,7 +38,7 @@ const freezeWithin = time.Minute
 // Config configures a [Prober].
 type Config struct {
 	List *choice.List
-	// Client sends probes; nil means one of http.DefaultTransport.
+	// Client sends probes; nil means one of reach.NewClient.
 	Client *http.Client
 	// Interval is between two probes of a mirror, give or take a fifth; 0 means
 	// DefaultInterval. Timeout bounds one; 0 means DefaultTimeout.
@@ -70,7 +71,7 @@ type Prober struct {
 func New(cfg Config) (*Prober, error) {
 	cfg.Interval, cfg.Timeout = cmp.Or(cfg.Interval, DefaultInterval), cmp.Or(cfg.Timeout, DefaultTimeout)
 	if cfg.Client == nil {
-		cfg.Client = &http.Client{}
+		cfg.Client = reach.NewClient()
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

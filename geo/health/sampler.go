@@ -18,6 +18,7 @@ import (
 
 	"entrepot/geo/choice"
 	"entrepot/promote/ledger"
+	"entrepot/registry/reach"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -49,7 +50,7 @@ type SamplerConfig struct {
 	// Retry is after how long what could not be fetched is tried again; 0 means
 	// DefaultInterval.
 	Retry  time.Duration
-	Client *http.Client // nil means one of http.DefaultTransport
+	Client *http.Client // nil means one of reach.NewClient
 	Logger *slog.Logger // nil discards
 }
 
@@ -110,7 +111,7 @@ func NewSampler(cfg SamplerConfig) *Sampler {
 		cfg.Retry = DefaultInterval
 	}
 	if cfg.Client == nil {
-		cfg.Client = &http.Client{}
+		cfg.Client = reach.NewClient()
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

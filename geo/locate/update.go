@@ -18,6 +18,8 @@ import (
 	"strings"
 	"time"
 
+	"entrepot/registry/reach"
+
 	"github.com/google/renameio/v2"
 )
 
@@ -41,7 +43,7 @@ type UpdateConfig struct {
 	Sources map[string]string
 	// Force takes what is smaller than half of what is there, or older.
 	Force   bool
-	Client  *http.Client  // nil means one of http.DefaultTransport
+	Client  *http.Client  // nil means one of reach.NewClient
 	Timeout time.Duration // for each file; 0 means ten minutes
 }
 
@@ -76,7 +78,8 @@ func Update(ctx context.Context, cfg UpdateConfig) ([]Updated, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, updateTimeout)
 	if cfg.Client == nil {
-		cfg.Client = &http.Client{}
+		cfg.Client = reach.NewClient()
+		defer cfg.Client.CloseIdleConnections()
 	}
 	var all []Updated
 	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"entrepot/registry/reach"
 )
 
 // HTTP reads a log from a web server, as C2SP's tlog-tiles says.
@@ -30,7 +32,8 @@ func NewHTTP(location string, client *http.Client) (*HTTP, error) {
 		return nil, errors.New("the URL has a query or a fragment: paths are put behind it")
 	}
 	if client == nil {
-		client = &http.Client{Timeout: httpTimeout}
+		client = reach.NewClient() // the server may be anybody: what it sends is signed
+		client.Timeout = httpTimeout
 	}
 	return &HTTP{base: strings.TrimRight(u.String(), "/"), client: client}, nil
 }

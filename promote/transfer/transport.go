@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"entrepot/registry/reach"
 )
 
 // network is the connections of a client: those to hosts that its caller
@@ -78,7 +80,8 @@ func newWaryDialer(plain *net.Dialer) *waryDialer {
 		if err != nil {
 			return fmt.Errorf("dialling %q: %w", address, err)
 		}
-		if ip := ap.Addr().Unmap(); ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.IsMulticast() {
+		ip := ap.Addr().Unmap()
+		if at := reach.Of(ip); at == reach.Loopback || at == reach.Nowhere {
 			return failf(ErrRefused, "redirected to a host whose address %s is local to this machine", ip)
 		}
 		return nil

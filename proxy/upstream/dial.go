@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"entrepot/registry/reach"
 )
 
 // dialer connects to an upstream's own hosts, and to hosts that an answer of it
@@ -21,6 +23,7 @@ import (
 // meaning in between.
 type dialer struct {
 	own, other net.Dialer
+	byName     net.Dialer      // to own hosts whose URL has a name
 	plain      net.Dialer      // for hosts that are neither
 	named      *redirectRule   // hosts that the configuration names
 	known      map[string]bool // host:port of token hosts, which it names too
@@ -28,53 +31,33 @@ type dialer struct {
 
 	// seen are the places where upstream's own hosts turned out to be. An
 	// upstream in a private network may well have the rest of it there, too.
-	seen [placeCount]atomic.Bool
-}
-
-// place is where an address is, as far as that says who can reach it.
-type place int
-
-const (
-	public   place = iota
-	private        // of a network that this machine is in, or a carrier's
-	loopback       // this machine
-	nowhere        // link-local, where clouds have their metadata; unspecified, multicast
-	placeCount
-)
-
-// carrierNetwork is shared address space (RFC 6598), which no one owns.
-func carrierNetwork() netip.Prefix {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10)
-}
-
-func placeOf(ip netip.Addr) place {
-	switch ip = ip.Unmap(); {
-	case ip.IsLoopback():
-		return loopback
-	case ip.IsUnspecified(), ip.IsLinkLocalUnicast(), ip.IsMulticast():
-		return nowhere
-	case ip.IsPrivate(), carrierNetwork().Contains(ip):
-		return private
-	}
-	return public
+	seen [reach.Places]atomic.Bool
 }
 
 func newDialer(plain net.Dialer, tokenHosts []string, redirects *redirectRule) *dialer {
-	d := &dialer{own: plain, other: plain, plain: plain, named: redirects, known: make(map[string]bool)}
+	d := &dialer{own: plain, byName: plain, other: plain, plain: plain, named: redirects, known: make(map[string]bool)}
 	for _, h := range tokenHosts {
 		for _, scheme := range []string{"https", "http"} {
 			d.known[hostPort(&url.URL{Scheme: scheme, Host: h})] = true
 		}
 	}
 	d.own.ControlContext = judge(func(ip netip.Addr) error {
-		d.seen[placeOf(ip)].Store(true)
+		d.seen[reach.Of(ip)].Store(true)
+		return nil
+	})
+	d.byName.ControlContext = judge(func(ip netip.Addr) error {
+		at := reach.Of(ip)
+		if at == reach.Nowhere { // whoever has the name's zone says that, not the configuration
+			return invalidf("upstream's name leads to %s, where no upstream is: if it is meant to, write the address into the URL", ip)
+		}
+		d.seen[at].Store(true)
 		return nil
 	})
 	d.other.ControlContext = judge(func(ip netip.Addr) error {
-		switch at := placeOf(ip); {
-		case at == public, at != nowhere && d.seen[at].Load():
+		switch at := reach.Of(ip); {
+		case at == reach.Public, at != reach.Nowhere && d.seen[at].Load():
 			return nil
-		case at == private:
+		case at == reach.Private:
 			return invalidf("upstream named a host whose address %s is in a private network, where upstream itself is not: if it is meant to, add the host to redirect_hosts", ip)
 		default:
 			return invalidf("upstream named a host whose address %s is local to this machine", ip)
@@ -122,6 +105,11 @@ func (d *dialer) isNamed(address string) bool {
 func (d *dialer) dialOwn(ctx context.Context, network, address string) (net.Conn, error) {
 	if d.isProxy(address) { // where that is says nothing about upstream
 		return d.plain.DialContext(ctx, network, address)
+	}
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return d.byName.DialContext(ctx, network, address)
+		}
 	}
 	return d.own.DialContext(ctx, network, address)
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"testing"
 )
@@ -155,16 +154,22 @@ func TestRedirectToAnAddressLocalToTheNodeIsRefused(t *testing.T) {
 	inside.asked(t, 0)
 }
 
-func TestRedirectIntoAPrivateNetworkIsRefusedUnlessUpstreamIsInOne(t *testing.T) {
-	for address, want := range map[string]place{
-		"10.1.2.3": private, "172.16.0.1": private, "192.168.1.1": private, "100.64.0.1": private, "fd00::1": private, "::ffff:10.0.0.1": private,
-		"172.32.0.1": public, "100.128.0.1": public, "8.8.8.8": public, "2600::1": public,
-		"127.0.0.2": loopback, "::1": loopback, "169.254.169.254": nowhere, "fe80::1": nowhere, "0.0.0.0": nowhere, "::": nowhere, "224.0.0.1": nowhere,
-	} {
-		if got := placeOf(netip.MustParseAddr(address)); got != want {
-			t.Errorf("%s is in place %d, want %d", address, got, want)
+func TestANameOfAnUpstreamCannotLeadToMetadataWhateverItsZoneSays(t *testing.T) {
+	d := newDialer(net.Dialer{}, nil, &redirectRule{})
+	for _, address := range []string{"169.254.169.254:80", "[fd00:ec2::254]:80", "[64:ff9b::a9fe:a9fe]:80", "0.0.0.0:80"} {
+		if err := d.byName.ControlContext(t.Context(), "tcp", address, nil); err == nil {
+			t.Errorf("a name may lead to %s", address)
+		}
+		if err := d.own.ControlContext(t.Context(), "tcp", address, nil); err != nil {
+			t.Errorf("an upstream at the configured address %s is refused: %v", address, err)
 		}
 	}
+	if err := d.byName.ControlContext(t.Context(), "tcp", "10.0.0.7:443", nil); err != nil {
+		t.Errorf("an upstream in a private network is refused: %v", err)
+	}
+}
+
+func TestRedirectIntoAPrivateNetworkIsRefusedUnlessUpstreamIsInOne(t *testing.T) {
 	rule, err := newRedirectRule(&Config{RedirectHosts: []string{"*.inside.example.org"}}, nil)
 	if err != nil {
 		t.Fatal(err)
