@@ -65,3 +65,21 @@ func TestARecordOfAManifestStaysWhereALedgerOrARecentPullNeedsIt(t *testing.T) {
 		t.Error("what the upstream of a ledger has is not told from all other")
 	}
 }
+
+func TestOfAnUpstreamsHeadersThoseOfContentArePassedOn(t *testing.T) {
+	up := newFileServer(t)
+	up.file("/a", 100, 1, "Set-Cookie", "id=1", "Location", "http://evil.example/", "Www-Authenticate", "Basic", "Access-Control-Allow-Origin", "*",
+		"Strict-Transport-Security", "max-age=1", "X-Anything", "x", "Content-Disposition", "attachment", "Alt-Svc", "h3", "Clear-Site-Data", "*", "Oci-Namespace", "x")
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	g := n.get(t, "/up/a")
+	for _, key := range []string{
+		"Set-Cookie", "Location", "Www-Authenticate", "Access-Control-Allow-Origin", "Strict-Transport-Security", "X-Anything", "Alt-Svc", "Clear-Site-Data", "Oci-Namespace",
+	} {
+		if g.header.Get(key) != "" {
+			t.Errorf("upstream's %s is passed on: %v", key, g.header[key])
+		}
+	}
+	if g.header.Get("Content-Disposition") != "attachment" || g.header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("what belongs to the content is not: %v", g.header)
+	}
+}

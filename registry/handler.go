@@ -6,12 +6,17 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // DefaultWriteTimeout is how long a client has for every 4 MiB of a body,
 // unless configured.
 const DefaultWriteTimeout = 5 * time.Minute
+
+// DefaultManifestMemory is what large manifests may take, in bytes, unless
+// configured.
+const DefaultManifestMemory = 256 << 20
 
 // Config configures a [Handler].
 type Config struct {
@@ -33,6 +38,10 @@ type Config struct {
 	// received or sent, before it is cut off; 0 means [DefaultWriteTimeout], negative no limit.
 	// Bodies of 64 KiB and less are left to the server's own timeouts.
 	WriteTimeout time.Duration
+	// ManifestMemory bounds, in bytes, the manifests of more than 64 KiB that are
+	// being sent to or received from clients at once; more are told 503. 0 means
+	// [DefaultManifestMemory].
+	ManifestMemory int64
 }
 
 // Observation is what became of a request, for access logs and metrics.
@@ -60,6 +69,8 @@ type Handler struct {
 	logger       *slog.Logger
 	done         func(*Observation)
 	writeTimeout time.Duration
+	largeLimit   int64
+	large        atomic.Int64 // bytes of large manifests in memory for clients
 	cache        *cacheHeaders
 	values       *headerValues
 	exchanges    sync.Pool // of *exchange
@@ -87,6 +98,9 @@ func NewHandler(cfg Config) *Handler {
 	if cfg.WriteTimeout == 0 {
 		cfg.WriteTimeout = DefaultWriteTimeout
 	}
+	if cfg.ManifestMemory == 0 {
+		cfg.ManifestMemory = DefaultManifestMemory
+	}
 	writer, _ := cfg.Backend.(Writer)
 	h := &Handler{
 		backend:      cfg.Backend,
@@ -96,6 +110,7 @@ func NewHandler(cfg Config) *Handler {
 		logger:       cfg.Logger,
 		done:         cfg.Done,
 		writeTimeout: cfg.WriteTimeout,
+		largeLimit:   cfg.ManifestMemory,
 		cache:        newCacheHeaders(cfg.Name),
 		values: &headerValues{
 			nosniff: []string{"nosniff"},

@@ -22,6 +22,12 @@ func (x *exchange) manifest() {
 	if err == nil {
 		err = x.checkManifest(m)
 	}
+	if err == nil {
+		var held int64
+		if held, err = x.hold(int64(len(m.Body))); held > 0 {
+			defer x.large.Add(-held)
+		}
+	}
 	if err != nil {
 		x.fail(err)
 		return
@@ -42,6 +48,21 @@ func (x *exchange) manifest() {
 	h["Content-Length"] = m.contentLength
 	h["X-Content-Type-Options"] = x.values.nosniff
 	x.write(http.StatusOK, m.Body)
+}
+
+// hold counts a manifest that is in memory until a client took it, or sent it; small
+// ones do not count. held is to be taken off again. Errors: 503.
+func (x *exchange) hold(size int64) (held int64, err error) {
+	if size <= smallBody {
+		return 0, nil
+	}
+	if x.large.Add(size) <= x.largeLimit {
+		return size, nil
+	}
+	x.large.Add(-size)
+	e := Errorf(errcode.ErrorCodeUnavailable, "too many large manifests are being sent: come back in a moment")
+	e.Status, e.RetryAfter = http.StatusServiceUnavailable, time.Second
+	return 0, e
 }
 
 // checkManifest keeps a backend's mistake from becoming a client's.

@@ -75,6 +75,15 @@ func (x *exchange) readWhole(limit int64) ([]byte, error) {
 	if x.r.ContentLength > limit {
 		return nil, tooLarge()
 	}
+	size := x.r.ContentLength
+	if size < 0 {
+		size = limit
+	}
+	held, err := x.hold(size)
+	if err != nil {
+		return nil, err
+	}
+	defer x.large.Add(-held)
 	body := newRequestBody(x.w, x.r, x.writeTimeout)
 	content := make([]byte, 0, max(x.r.ContentLength, 512)+1)
 	for {

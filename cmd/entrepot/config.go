@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"entrepot/cmd/internal/yamlconf"
+	"entrepot/registry"
 	"entrepot/registry/events"
 )
 
@@ -47,6 +48,7 @@ type NodeConfig struct {
 	MaxFills        int                           `yaml:"max_fills"`
 	MaxFillsWaiting int                           `yaml:"max_fills_waiting"`
 	MaxFillWait     Duration                      `yaml:"max_fill_wait"`
+	ManifestMemory  Size                          `yaml:"max_manifest_memory"`
 	Upstreams       map[string]UpstreamConfig     `yaml:"upstreams"`
 	DefaultFiles    string                        `yaml:"default_files"`
 	Files           map[string]FileUpstreamConfig `yaml:"files"`
@@ -62,6 +64,7 @@ type OriginConfig struct {
 	TLS             *TLSConfig               `yaml:"tls"`
 	Limits          LimitsConfig             `yaml:"limits"`
 	TrustedProxies  []string                 `yaml:"trusted_proxies"`
+	ManifestMemory  Size                     `yaml:"max_manifest_memory"`
 	Store           OriginStoreConfig        `yaml:"store"`
 	Memory          Size                     `yaml:"memory"`
 	Htpasswd        Path                     `yaml:"htpasswd"`
@@ -205,6 +208,7 @@ func (n *NodeConfig) SetDefaults() {
 	n.Store.SetDefaults()
 	n.Memory = 64 << 20
 	n.ShutdownTimeout = Duration(30 * time.Second)
+	n.ManifestMemory = registry.DefaultManifestMemory
 	n.MaxFills, n.MaxFillsWaiting, n.MaxFillWait = 256, 4096, Duration(20*time.Second)
 }
 
@@ -212,6 +216,7 @@ func (n *NodeConfig) SetDefaults() {
 func (o *OriginConfig) SetDefaults() {
 	o.Listen = ":5001"
 	o.Limits.SetDefaults()
+	o.ManifestMemory = registry.DefaultManifestMemory
 	o.Store.SetDefaults()
 	o.Memory = 64 << 20
 	o.UploadTTL = Duration(24 * time.Hour)

@@ -71,6 +71,7 @@ func (c check) origin(o *OriginConfig) {
 		c.pair("origin.tls", o.TLS.Cert, o.TLS.Key)
 	}
 	c.limits("origin.limits", &o.Limits)
+	c.manifestMemory("origin.max_manifest_memory", o.ManifestMemory)
 	c.trusted("origin.trusted_proxies", o.TrustedProxies)
 	switch {
 	case o.Store.Dir == "" && o.Store.S3 == nil:
@@ -162,6 +163,7 @@ func (c check) node(n *NodeConfig) {
 		c.pair("node.tls", n.TLS.Cert, n.TLS.Key)
 	}
 	c.limits("node.limits", &n.Limits)
+	c.manifestMemory("node.max_manifest_memory", n.ManifestMemory)
 	c.trusted("node.trusted_proxies", n.TrustedProxies)
 	c.store("node.store", &n.Store)
 	if n.Memory < leastMemory {

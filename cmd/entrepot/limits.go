@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"entrepot/geo/locate"
+	"entrepot/registry"
 	"entrepot/registry/admission"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -63,6 +64,12 @@ func (c check) limits(path string, l *LimitsConfig) {
 	}
 	if l.HeaderTimeout <= 0 || l.IdleTimeout <= 0 {
 		c.Problemf(path, "%s: header_timeout and idle_timeout must be more than 0s", path)
+	}
+}
+
+func (c check) manifestMemory(path string, size Size) {
+	if size < registry.MaxManifestSize {
+		c.Problemf(path, "%s is %v; it must be at least %v, the largest manifest", path, size, Size(registry.MaxManifestSize))
 	}
 }
 

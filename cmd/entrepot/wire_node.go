@@ -117,10 +117,11 @@ func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build b
 	}
 	names = slices.AppendSeq(names, maps.Keys(cfg.Files))
 	surface := registry.Config{
-		Backend:      n.engine,
-		Logger:       logs.main,
-		Done:         observe(newRequestMetrics(reg, names), logs.access),
-		WriteTimeout: cfg.Limits.pace(),
+		Backend:        n.engine,
+		Logger:         logs.main,
+		Done:           observe(newRequestMetrics(reg, names), logs.access),
+		WriteTimeout:   cfg.Limits.pace(),
+		ManifestMemory: int64(cfg.ManifestMemory),
 	}
 	if n.readers != nil { // only then: an interface that holds a nil *Readers is not nil
 		surface.Readers = regionReaders{n.readers}

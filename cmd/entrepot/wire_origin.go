@@ -101,7 +101,8 @@ func (o *originRole) openSurface(cfg *OriginConfig, writers *access.Access, logs
 		Name:    "entrepot-origin",
 		Done:    observe(newRequestMetrics(reg, nil), logs.access),
 
-		WriteTimeout: cfg.Limits.pace(),
+		WriteTimeout:   cfg.Limits.pace(),
+		ManifestMemory: int64(cfg.ManifestMemory),
 	}
 	if writers != nil {
 		// Only then: an interface that holds a nil *Access is not nil.
