@@ -34,8 +34,8 @@ node:
 %s%s`, dir, writeFile(t, dir, "htpasswd", "alice:"+string(hash)+"\n"), upstream.URL, nodeKeys, roles)
 }
 
-// statusOf asks for the tags of a repository, by a host's name and with headers.
-func statusOf(t *testing.T, address, host string, with func(*http.Request)) int {
+// statusAt asks for the tags of a repository, by a host's name and with headers.
+func statusAt(t *testing.T, address, host string, with func(*http.Request)) int {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/v2/up.example/app/tags/list", http.NoBody)
 	if err != nil {
@@ -64,10 +64,10 @@ func TestRouterServesFixedHostsWithTheNodesAccessControl(t *testing.T) {
 `, mirror.URL)))
 	router := fmt.Sprint(p.waitFor(t, "serving")["router"])
 	for address, host := range map[string]string{p.node: p.node, router: "fixed.example"} {
-		if status := statusOf(t, address, host, nil); status != http.StatusUnauthorized {
+		if status := statusAt(t, address, host, nil); status != http.StatusUnauthorized {
 			t.Errorf("without credentials at %s: %d", host, status)
 		}
-		if status := statusOf(t, address, host, asAlice); status != http.StatusOK {
+		if status := statusAt(t, address, host, asAlice); status != http.StatusOK {
 			t.Errorf("alice at %s: %d", host, status)
 		}
 	}
@@ -82,12 +82,12 @@ func TestOnlyNodesWithTheSecretOfTheRegionReadWithoutCredentials(t *testing.T) {
 		"a made-up id":   func(r *http.Request) { r.Header.Set("CDN-Loop", "entrepot; id=other") },
 		"another secret": signedBy("fedcba9876543210"),
 	} {
-		if status := statusOf(t, p.node, p.node, with); status != http.StatusUnauthorized && status != http.StatusForbidden {
+		if status := statusAt(t, p.node, p.node, with); status != http.StatusUnauthorized && status != http.StatusForbidden {
 			t.Errorf("with %s: %d", name, status)
 		}
 	}
 	for name, with := range map[string]func(*http.Request){"alice": asAlice, "a node of the region": signedBy("0123456789abcdef")} {
-		if status := statusOf(t, p.node, p.node, with); status != http.StatusOK {
+		if status := statusAt(t, p.node, p.node, with); status != http.StatusOK {
 			t.Errorf("%s: %d", name, status)
 		}
 	}
