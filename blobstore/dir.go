@@ -159,16 +159,19 @@ func (d *Dir) Stat(_ context.Context, dgst digest.Digest) (Info, error) {
 	return Info{Digest: dgst, Size: size, ModTime: used}, nil
 }
 
-// Touch marks a blob as used, when it is served from elsewhere.
-func (d *Dir) Touch(dgst digest.Digest) {
+// Touch marks a blob as used, when it is served from elsewhere. It reports false
+// when it is not stored.
+func (d *Dir) Touch(dgst digest.Digest) bool {
 	s, err := parseDigest(dgst)
 	if err != nil {
-		return
+		return false
 	}
 	now := d.cfg.Now()
-	if e, stale := d.index.use(&s, now, 0); stale {
+	e, stale := d.index.use(&s, now, 0)
+	if stale {
 		d.persistUse(e, now)
 	}
+	return e != nil
 }
 
 // persistUse writes the last use of a blob to the disk, where the next open

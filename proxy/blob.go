@@ -67,25 +67,31 @@ func (n *Node) blob(ctx context.Context, up *upstreamState, repo string, req *re
 	if u, size, ok := n.presigned(ctx, req.Digest); ok && !fromPeer {
 		return registry.Blob{Digest: req.Digest, Size: size, Redirect: u}, cs, nil
 	}
-	blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
-	for errors.Is(err, errStored) { // committed since we looked
-		if blob, err = n.stored(ctx, req.Digest, req.Head); err == nil {
-			blob.Content = orRefill(blob.Content, refill)
-			return blob, cs, nil
-		}
-		if errors.Is(err, blobstore.ErrNotExist) { // and evicted
-			blob, cs, err = n.fillBlob(ctx, up, repo, req.Digest)
-		}
-	}
+	blob, cs, err = n.filled(ctx, up, repo, req.Digest)
 	if err != nil {
 		return registry.Blob{}, registry.CacheStatus{Outcome: registry.OutcomeError, Upstream: up.name}, clientError(err, "blob", up, repo, string(req.Digest))
 	}
+	blob.Content = orRefill(blob.Content, refill)
 	return blob, cs, nil
+}
+
+// filled is a blob by its fill, or from the store when that has it by now.
+func (n *Node) filled(ctx context.Context, up *upstreamState, repo string, d digest.Digest) (registry.Blob, registry.CacheStatus, error) {
+	for {
+		blob, cs, err := n.fillBlob(ctx, up, repo, d)
+		if !errors.Is(err, errStored) {
+			return blob, cs, err
+		}
+		if blob, err = n.stored(ctx, d, false); !errors.Is(err, blobstore.ErrNotExist) {
+			return blob, cs, err
+		}
+		// It was evicted again, which says nothing of upstream.
+	}
 }
 
 // stored answers from memory or the local store.
 func (n *Node) stored(ctx context.Context, d digest.Digest, head bool) (registry.Blob, error) {
-	if b, ok := n.memory.Get(d); ok {
+	if b, ok := n.inMemory(ctx, d); ok {
 		return registry.Blob{Digest: d, Size: int64(len(b)), Content: bytesContent(b)}, nil
 	}
 	if head {
@@ -118,10 +124,7 @@ func (n *Node) onDisk(f *blobstore.File) registry.Content {
 
 // refill gets a blob again that was found to be rotten.
 func (n *Node) refill(ctx context.Context, up *upstreamState, repo string, d digest.Digest) (registry.Content, error) {
-	blob, _, err := n.fillBlob(ctx, up, repo, d)
-	if errors.Is(err, errStored) { // somebody else got it
-		blob, err = n.stored(ctx, d, false)
-	}
+	blob, _, err := n.filled(ctx, up, repo, d)
 	if err != nil {
 		return nil, clientError(err, "blob", up, repo, string(d))
 	}

@@ -141,8 +141,10 @@ func (n *Node) manifestByDigest(ctx context.Context, up *upstreamState, repo str
 // body returns a manifest's bytes by digest. Where upstreams are private, that a tag
 // is said to lead to them does not do.
 func (n *Node) body(ctx context.Context, up *upstreamState, repo string, d digest.Digest) ([]byte, error) {
-	if b, ok := n.memory.Get(d); ok && n.holders == nil {
-		return b, nil
+	if n.holders == nil {
+		if b, ok := n.inMemory(ctx, d); ok {
+			return b, nil
+		}
 	}
 	m, _, err := n.manifestByDigest(ctx, up, repo, d, false)
 	if err != nil {

@@ -131,8 +131,9 @@ type Node struct {
 	manifestFlights flights[*registry.Manifest]
 	sizes           sizes
 	absent          absences
-	holders         *holders                         // nil where no upstream is private
-	remoteHas       *lru.Cache[digest.Digest, int64] // its size, in bytes
+	holders         *holders                             // nil where no upstream is private
+	remoteHas       *lru.Cache[digest.Digest, int64]     // its size, in bytes
+	resettled       *lru.Cache[digest.Digest, time.Time] // what only memory had, and when it was stored again
 	fills           *fillSet
 	reads           *readVerifier // nil unless reads are verified
 	region          *region       // nil without peers
@@ -207,6 +208,7 @@ func New(cfg Config) (*Node, error) {
 	n.absent = absences{newLRU[nameKey, absence](maxAbsent)}
 	n.holders = newHolders(n)
 	n.remoteHas = newLRU[digest.Digest, int64](maxRemoteHas)
+	n.resettled = newLRU[digest.Digest, time.Time](maxSettled)
 	if cfg.VerifyReads {
 		n.reads = newReadVerifier(cfg.Local, n.log, n.spawn)
 	}

@@ -24,7 +24,8 @@ type source interface {
 	// to the end. total is the size of the whole blob in
 	// bytes, negative when the source does not say. size is what the fill
 	// knows it to be, negative when it does not. Errors: *upstream.Error,
-	// blobstore.ErrNotExist, or anything else for "not now".
+	// blobstore.ErrNotExist, blobstore.ErrDigestMismatch when it is not believed any
+	// more, or anything else for "not now".
 	open(ctx context.Context, offset, length, size int64) (body io.ReadCloser, total int64, err error)
 	// disbelieve tells the source that what it sent since the last open was
 	// wrong. It will not give the same bytes to this fill again.
@@ -72,7 +73,8 @@ func newTrials(up *upstreamState, d digest.Digest) *trials {
 // do asks an endpoint that is still believed.
 func (t *trials) do(ctx context.Context, req *upstream.Request) (*upstream.Response, error) {
 	if t.spent() {
-		return nil, fmt.Errorf("every URL of %s sent wrong bytes: %w", t.up.name, blobstore.ErrNotExist)
+		// Not absence: clients believe a 404.
+		return nil, fmt.Errorf("every URL of %s sent wrong bytes: %w", t.up.name, blobstore.ErrDigestMismatch)
 	}
 	req.Skip = t.skip
 	resp, err := t.up.client.Do(ctx, req)
@@ -212,6 +214,8 @@ func severity(err error) int {
 		return 0
 	case errors.Is(err, blobstore.ErrNotExist):
 		return 1
+	case errors.Is(err, blobstore.ErrDigestMismatch):
+		return 5
 	case !errors.As(err, &ue):
 		return 2
 	}
@@ -235,7 +239,7 @@ func isFinal(err error) bool {
 	if ue, ok := errors.AsType[*upstream.Error](err); ok {
 		return ue.Kind == upstream.NotFound || ue.Kind == upstream.Denied || ue.Kind == upstream.Invalid
 	}
-	return errors.Is(err, blobstore.ErrNotExist)
+	return errors.Is(err, blobstore.ErrNotExist) || errors.Is(err, blobstore.ErrDigestMismatch)
 }
 
 // retryAfter is how long an error asks to wait, 0 when it does not say.

@@ -302,9 +302,36 @@ func (n *Node) dropRecord(key string) {
 	}
 }
 
+const (
+	// settlePause is the least time between two tries to store again what only
+	// memory has.
+	settlePause = time.Minute
+	// maxSettled bounds of how many blobs that is remembered.
+	maxSettled = 4096
+)
+
+// inMemory returns a small blob from memory. That counts as a use of the stored one:
+// what is asked for most would otherwise look as if nobody wanted it, and be the
+// first to leave the disk. What has left it nevertheless is stored again, because
+// memory is never to be the only copy: a restart would lose it.
+func (n *Node) inMemory(ctx context.Context, d digest.Digest) ([]byte, bool) {
+	b, ok := n.memory.Get(d)
+	if !ok || n.local.Touch(d) {
+		return b, ok
+	}
+	if at, tried := n.resettled.Get(d); tried && time.Since(at) < settlePause {
+		return b, true
+	}
+	n.resettled.Add(d, time.Now())
+	if n.keepLocal(ctx, d, b) {
+		n.remote.send(string(d)) //nolint:contextcheck // uploaded whoever asked
+	}
+	return b, true
+}
+
 // readSmall returns a blob of at most limit bytes from memory or a store.
 func (n *Node) readSmall(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
-	if b, ok := n.memory.Get(d); ok {
+	if b, ok := n.inMemory(ctx, d); ok {
 		return b, nil
 	}
 	b, err := n.readLocal(d, limit)

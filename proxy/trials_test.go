@@ -1,0 +1,36 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"testing"
+
+	"entrepot/blobstore"
+	"entrepot/proxy/upstream"
+	"entrepot/registry"
+)
+
+// Clients believe a 404 and stop asking, so that wrong bytes must not become one.
+func TestUpstreamThatSentWrongBytesIsNotSaidToHaveNothing(t *testing.T) {
+	up := newScript(t)
+	d, _ := up.blob(mib, 1)
+	n := startNode(t, t.TempDir(), []string{up.URL})
+	s := n.newUpstreamSource(n.upstreams["docker.io"], "app", d)
+	body, _, err := s.open(t.Context(), 0, -1, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body.Close()
+	s.disbelieve(blobstore.ErrDigestMismatch)
+	_, _, err = s.open(t.Context(), mib/2, -1, mib)
+	var told *registry.Error
+	if !errors.As(clientError(err, "blob", n.upstreams["docker.io"], "app", string(d)), &told) || told.Status != http.StatusBadGateway {
+		t.Errorf("who asks for a range is told %v, because of %v", told, err)
+	}
+	if !isFinal(err) || !worse(&upstream.Error{Kind: upstream.NotFound}, err) || !worse(blobstore.ErrNotExist, err) {
+		t.Errorf("%v is tried again, or says less than absence elsewhere", err)
+	}
+	if n.absent.remember(nameKey{n.upstreams["docker.io"], "app", string(d)}, err); n.absent.recall(nameKey{n.upstreams["docker.io"], "app", string(d)}) != nil {
+		t.Error("it is remembered as absent")
+	}
+}
