@@ -3,6 +3,7 @@
 #   make run     a mirror on this machine, with its store in ./data
 #   make demo    a whole system on this machine: origin, three regions, router
 #   make test    everything, against real clients and real servers
+#   make chaos   the same while everything breaks, for ten minutes
 #   make lint    formatting and static analysis
 #   make image   the container image for all platforms, in build/image
 #   make chart-docs  the chart's README and schema, from its values
@@ -20,6 +21,9 @@ GOLANGCI   := v2.15.0
 LINTER     := .tools/bin/golangci-lint-$(GOLANGCI)
 GOVULNCHECK := v1.9.0
 FUZZTIME   ?= 20s
+# Of make chaos: one run each, and how long its faults go on.
+SEEDS      ?= 11,12
+MINUTES    ?= 3
 # Packages that need no server of their own.
 UNIT        = $(shell $(GO) list ./... | grep -v '/e2e')
 
@@ -61,6 +65,11 @@ chart: tools
 # cores are soon busy.
 e2e: tools
 	$(GO) test -p 1 -timeout 20m ./e2e/...
+
+# Everything breaks, for some minutes and each seed: what must not happen then is
+# counted, in docs/RELIABILITY.md.
+chaos: tools
+	$(GO) run ./e2e/chaos --seed $(SEEDS) --minutes $(MINUTES) --report docs/RELIABILITY.md
 
 lint: $(LINTER)
 	$(GO) vet ./...

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// planned are faults to plan with.
+func planned(names ...string) []fault {
+	var faults []fault
+	for _, name := range names {
+		faults = append(faults, fault{name: name, targets: []string{"a", "b"}, most: time.Second})
+	}
+	return faults
+}
+
+func TestPlanIsTheSameForASeedAndHasEachFault(t *testing.T) {
+	faults := planned("one", "two", "three", "four")
+	const length = 20 * time.Second
+	plan := makePlan(7, length, faults)
+	if !reflect.DeepEqual(plan, makePlan(7, length, faults)) {
+		t.Error("a seed means two plans")
+	}
+	if reflect.DeepEqual(plan, makePlan(8, length, faults)) {
+		t.Error("two seeds mean one plan")
+	}
+	seen, last := map[string]int{}, time.Duration(0)
+	for _, e := range plan {
+		seen[e.fault]++
+		if e.at < last || e.at+e.lasts > length || e.lasts < 0 {
+			t.Errorf("%+v after %v does not end in time", e, last)
+		}
+		last = e.at
+	}
+	for _, f := range faults {
+		if seen[f.name] != 2 && seen[f.name] != 3 { // of ten
+			t.Errorf("%s happens %d times", f.name, seen[f.name])
+		}
+	}
+}
+
+// complaints are what a check says must not be.
+type complaints struct{ said []string }
+
+func (c *complaints) Errorf(format string, _ ...any) { c.said = append(c.said, format) }
+
+// A suite that cannot fail shows nothing: a server that lies is found out in each
+// of the ways that clients ask.
+func TestReaderFindsOutAServerThatLies(t *testing.T) {
+	body := strings.Repeat("right", 20_000)
+	for name, serve := range map[string]http.HandlerFunc{
+		wrongBytes: func(w http.ResponseWriter, r *http.Request) {
+			http.ServeContent(w, r, "", time.Time{}, strings.NewReader(strings.Replace(body[:len(body)-5], "right", "wrong", 1)+"wrong"))
+		},
+		absences: http.NotFound,
+		broken: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100000")
+			_, _ = w.Write([]byte(body[:70_000]))
+		},
+		refused: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "later", http.StatusServiceUnavailable) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(serve)
+			defer server.Close()
+			said, tally := new(complaints), newTally()
+			r := newReader(said, tally, 1, 1)
+			for range 40 {
+				r.once(t.Context(), server.URL, item{path: "/", body: []byte(body)})
+			}
+			counts := tally.all()
+			if counts[name] == 0 {
+				t.Errorf("%s was not counted: %v", name, counts)
+			}
+			if must := name == wrongBytes || name == absences; must != (len(said.said) > 0) {
+				t.Errorf("the check said %q", said.said)
+			}
+		})
+	}
+}
+
+func TestReportReplacesWhatIsBetweenItsMarks(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "report.md")
+	if err := os.WriteFile(name, []byte("before\n"+reportBegin+"\nold\n"+reportEnd+"\nafter\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeReport(name, "new\n"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(name)
+	if want := "before\n" + reportBegin + "\n\nnew\n\n" + reportEnd + "\nafter\n"; err != nil || string(got) != want {
+		t.Errorf("the file has %q, %v", got, err)
+	}
+}
+
+// TestPromisesHoldWhileEverythingBreaks is a short run of what `make chaos` does
+// for minutes.
+func TestPromisesHoldWhileEverythingBreaks(t *testing.T) {
+	got := run(t, options{seed: 1, length: 36 * time.Second, clients: 6})
+	for _, p := range promises() {
+		if n := got.counts[p]; n != 0 {
+			t.Errorf("%s: %d", p, n)
+		}
+	}
+	if got.counts[complete] < 100 || got.counts[changed] == 0 {
+		t.Errorf("too little happened to tell: %d complete answers, %d changed bytes", got.counts[complete], got.counts[changed])
+	}
+}

@@ -1,0 +1,155 @@
+// Command chaos breaks a whole system while clients pull from it, and counts what
+// must not happen: wrong bytes, lost blobs, stuck transfers, leaks, names that are
+// not served again. All parts are real processes: an origin with its ledger,
+// MinIO, a plain registry, three nodes and a router; between them are relays that
+// break. What happens when is decided by a seed.
+//
+//	go run ./e2e/chaos --seed 7 --minutes 3
+//	go run ./e2e/chaos --seed 1,2,3 --minutes 3 --report docs/RELIABILITY.md
+//
+// The exit status is 0 when every promise was kept.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"entrepot/e2e/internal/harness"
+)
+
+// options are the flags, for one run.
+type options struct {
+	seed    uint64
+	length  time.Duration // of the faults
+	clients int           // scripted ones
+	clock   bool          // step clocks too, which takes a build of the standard library
+}
+
+func main() {
+	var o options
+	var seeds, report string
+	var minutes float64
+	flag.StringVar(&seeds, "seed", strconv.FormatInt(time.Now().Unix()%100_000, 10), "seeds, with commas between them: one run each")
+	flag.Float64Var(&minutes, "minutes", 3, "of faults, in each run")
+	flag.IntVar(&o.clients, "clients", 8, "scripted clients")
+	flag.BoolVar(&o.clock, "clock", true, "step clocks too")
+	flag.StringVar(&report, "report", "", "put the counts into this `file`")
+	flag.Parse()
+	o.length = time.Duration(minutes * float64(time.Minute))
+	if flag.NArg() > 0 || o.length < time.Second || o.clients < 1 {
+		fmt.Fprintln(os.Stderr, "chaos: want no arguments, some minutes, and a client at least")
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := runAll(ctx, o, seeds, report); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+// runAll runs each seed, and reports all of them.
+func runAll(ctx context.Context, o options, seeds, report string) error {
+	var all []outcome
+	var failed error
+	for text := range strings.SplitSeq(seeds, ",") {
+		seed, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+		if err != nil {
+			return fmt.Errorf("--seed %q: %w", text, err)
+		}
+		o.seed = seed
+		var got outcome
+		if err := harness.Run(ctx, "chaos", func(t testing.TB) { got = run(t, o) }); err != nil {
+			fmt.Fprintf(os.Stderr, "seed %d: %v\n", seed, err)
+			failed = fmt.Errorf("a promise was not kept; repeat with go run ./e2e/chaos --seed %d --minutes %g", seed, o.length.Minutes())
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if got.counts != nil { // else it did not come to its end
+			all = append(all, got)
+		}
+	}
+	if len(all) == 0 {
+		return failed
+	}
+	text := markdown(all)
+	fmt.Print(text)
+	if report != "" {
+		if err := writeReport(report, text); err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+// outcome is what a run counted.
+type outcome struct {
+	options
+
+	counts    map[string]int64
+	recovered time.Duration
+	before    map[string]usage
+	after     map[string]usage
+	faults    []fault
+	machine   string
+	missing   []string // what could not be had here, and why
+}
+
+// run does one seed. What must not happen fails t.
+func run(t testing.TB, o options) outcome {
+	t.Helper()
+	t.Logf("chaos: seed %d, %v of faults; repeat with: go run ./e2e/chaos --seed %d --minutes %g --clients %d --clock=%t",
+		o.seed, o.length, o.seed, o.length.Minutes(), o.clients, o.clock)
+	got := outcome{options: o, machine: harness.Machine(t)}
+	tally := newTally()
+	w := newWorld(t, o, tally)
+	if w.noDisk != "" {
+		got.missing = append(got.missing, "full disk: "+w.noDisk)
+	}
+	got.faults = allFaults(w)
+	plan := makePlan(o.seed, o.length, got.faults)
+	w.prepare(promotionsIn(plan))
+	w.recovered() // nodes hear of the first release
+	got.before = w.usages()
+
+	l := w.startLoad(o)
+	w.play(plan, got.faults)
+	if t.Context().Err() != nil { // interrupted
+		l.stop()
+		return got
+	}
+	got.recovered = w.recovered()
+	l.stop()
+	t.Logf("the last name was served %.1f s after the last fault", got.recovered.Seconds())
+	w.settlePromotions()
+	w.noFills()
+	got.after = w.backTo(got.before)
+	w.recovered() // the last release
+	w.wholePass()
+	w.pushesAreKept(l.pusher.acked)
+	w.blobsAreKept()
+	w.storesAreSound()
+	w.countChanges()
+	got.counts = tally.all()
+	return got
+}
+
+// promotionsIn is how many releases a plan takes.
+func promotionsIn(plan []event) int {
+	n := 0
+	for _, e := range plan {
+		if strings.HasPrefix(e.fault, "promotion") {
+			n++
+		}
+	}
+	return n
+}
