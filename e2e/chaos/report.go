@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 // The lines of a file between which the counts are.
@@ -50,6 +51,10 @@ func markdown(all []outcome) string {
 	head("Faults injected")
 	for _, f := range all[0].faults {
 		count(f.name+": "+f.says, "fault: "+f.name)
+	}
+	fmt.Fprintf(&b, "\nCounted on %s on %s.\n", time.Now().Format(time.DateOnly), all[0].machine)
+	for _, missing := range all[0].missing {
+		fmt.Fprintf(&b, "Not injected: %s.\n", missing)
 	}
 	return b.String()
 }

@@ -51,7 +51,7 @@ const (
 	unverified    = "ranges with a changed byte, of blobs still on their way"
 	mended        = "downloads in pieces that the client's own digest refused"
 	heads         = "HEAD requests"
-	pulls         = "pulls by crane, skopeo, curl and containerd that succeeded"
+	pulls         = "pulls by crane, skopeo and curl that succeeded"
 	pullsBad      = "pulls by them that failed visibly"
 	pushes        = "pushes to the origin that it acknowledged"
 	promotions    = "promotions that ended well"
