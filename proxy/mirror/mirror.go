@@ -39,7 +39,8 @@ type Config struct {
 	Bandwidth int64
 	// Windows are when it may fetch.
 	Windows Windows
-	// Every is how often Run looks for what has changed; 0 means a minute.
+	// Every is how soon Run tries again what failed; 0 means a minute. What a ledger
+	// has new it sees within a second.
 	Every time.Duration
 	// Recheck is how often all of it is looked at, whatever the ledger says: whether
 	// it is still in the store, and what was attached to images since. 0 means a day.
@@ -56,6 +57,9 @@ const (
 	defaultEvery    = time.Minute
 	defaultRecheck  = 24 * time.Hour
 	defaultParallel = 8
+
+	// watch is how often Run looks whether a ledger has changed.
+	watch = time.Second
 
 	// minBurst is the smallest read, in bytes, that the bandwidth limit makes.
 	minBurst = 16 << 10
@@ -97,19 +101,20 @@ func New(ctx context.Context, cfg Config) *Mirror {
 // Run keeps the mirror in step with its ledgers until ctx ends.
 func (m *Mirror) Run(ctx context.Context) {
 	for {
-		if m.due() {
-			m.runOnce(ctx)
+		wait := watch
+		if m.due() && !m.runOnce(ctx) {
+			wait = m.cfg.Every
 		}
-		if pause(ctx, m.cfg.Every) != nil {
+		if pause(ctx, wait) != nil {
 			return
 		}
 	}
 }
 
-// runOnce syncs within the window that is open, if one is.
-func (m *Mirror) runOnce(ctx context.Context) {
+// runOnce syncs within the window that is open, if one is, and says whether all is done.
+func (m *Mirror) runOnce(ctx context.Context) bool {
 	if open, _ := m.cfg.Windows.At(m.cfg.Now()); !open {
-		return
+		return false
 	}
 	done, err := m.Sync(ctx, SyncConfig{})
 	switch {
@@ -121,6 +126,7 @@ func (m *Mirror) runOnce(ctx context.Context) {
 	case done.Fetched+done.Removed > 0:
 		m.log.Info("the mirror is complete", "names", done.Names, "fetched", done.Fetched, "removed", done.Removed, "bytes", done.Bytes)
 	}
+	return err == nil
 }
 
 // due says whether there may be something to do.
