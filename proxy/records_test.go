@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"entrepot/promote/ledger"
+	"entrepot/registry"
 )
 
 func TestInventedQueriesPushNoOtherNameOutAndHaveABound(t *testing.T) {
@@ -60,8 +61,11 @@ func TestARecordOfAManifestStaysWhereALedgerOrARecentPullNeedsIt(t *testing.T) {
 	if n.needsManifest(key) {
 		t.Error("a manifest that was asked for long ago is needed")
 	}
-	n.upstreams["docker.io"].ledger = LedgerConfig{Ledger: new(ledger.Follower)}
-	if !n.needsManifest(key) || n.needsManifest("manifests/none/app/"+string(d)) || n.needsManifest("manifests/x") {
+	follows := &Node{
+		upstreams: map[string]*upstreamState{"docker.io": {ledger: LedgerConfig{Ledger: new(ledger.Follower)}}},
+		manifests: newLRU[nameKey, *registry.ManifestHead](1),
+	}
+	if !follows.needsManifest(key) || follows.needsManifest("manifests/none/app/"+string(d)) || follows.needsManifest("manifests/x") {
 		t.Error("what the upstream of a ledger has is not told from all other")
 	}
 }
