@@ -6,6 +6,7 @@
 #   make chaos   the same while everything breaks, for ten minutes
 #   make lint    formatting and static analysis
 #   make image   the container image for all platforms, in build/image
+#   make config-docs the configuration reference, from the comments in the code
 #   make chart-docs  the chart's README and schema, from its values
 #
 # Programs that tests need are built from pinned Go modules into .tools, once.
@@ -30,7 +31,7 @@ UNIT        = $(shell $(GO) list ./... | grep -v '/e2e')
 # Reproducible: its time is the commit's.
 EPOCH      ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: run demo build image chart-docs test unit chart e2e lint vuln cover bench pgo fuzz tools clean
+.PHONY: run demo build image config-docs chart-docs test unit chart e2e lint vuln cover bench pgo fuzz tools clean
 
 run: build
 	bin/entrepot serve
@@ -46,6 +47,10 @@ build:
 image:
 	rm -rf build/image
 	SOURCE_DATE_EPOCH=$(EPOCH) $(GO) run ./deploy/image -version '$(VERSION)' -o build/image
+
+# The tables of docs/CONFIGURATION.md.
+config-docs:
+	$(GO) test ./cmd/entrepot -run '^TestTheReferenceSaysWhatTheCodeSays$$' -count 1 -update
 
 # README.md and values.schema.json of the Helm chart.
 chart-docs:

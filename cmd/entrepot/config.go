@@ -8,11 +8,11 @@ import (
 
 	"entrepot/cmd/internal/yamlconf"
 	"entrepot/registry"
-	"entrepot/registry/events"
 )
 
-// Config is the configuration file. docs/CONFIGURATION.md explains every key;
-// a test keeps the two in step.
+// Config is the configuration file. What stands above the fields here and below is
+// for operators: the tables of docs/CONFIGURATION.md are made of it, by the rules of
+// cmd/internal/confdoc.
 type Config struct {
 	Log    LogConfig     `yaml:"log"`
 	Admin  AdminConfig   `yaml:"admin"`
@@ -23,172 +23,132 @@ type Config struct {
 
 // LogConfig says what is logged and how.
 type LogConfig struct {
-	Level  LogLevel  `yaml:"level"`
+	// the least severe lines that are logged: debug, info, warn, error
+	Level LogLevel `yaml:"level"`
+	// text, json, or auto: text on a terminal, else json
 	Format LogFormat `yaml:"format"`
-	Access bool      `yaml:"access"`
+	// one line for each request
+	Access bool `yaml:"access"`
 }
 
 // AdminConfig is the listener for operators.
 type AdminConfig struct {
+	// where operators look: `/metrics`, `/healthz`, `/readyz`, `/debug/pprof/`. Any but a loopback address needs
+	// `admin.token`
 	Listen Address `yaml:"listen"`
-	Token  Secret  `yaml:"token"`
+	// what `/metrics` and all else wants as `Authorization: Bearer TOKEN`, at least 16 characters; `/healthz` and
+	// `/readyz` are open to probes
+	Token Secret `yaml:"token"`
 }
 
 // NodeConfig is a pull-through node.
 type NodeConfig struct {
-	Listen          Address                       `yaml:"listen"`
-	TLS             *TLSConfig                    `yaml:"tls"`
-	Access          *AccessConfig                 `yaml:"access"`
-	Limits          LimitsConfig                  `yaml:"limits"`
-	TrustedProxies  []string                      `yaml:"trusted_proxies"`
-	Store           StoreConfig                   `yaml:"store"`
-	Memory          Size                          `yaml:"memory"`
-	DefaultUpstream string                        `yaml:"default_upstream"`
-	ShutdownTimeout Duration                      `yaml:"shutdown_timeout"`
-	MaxFills        int                           `yaml:"max_fills"`
-	MaxFillsWaiting int                           `yaml:"max_fills_waiting"`
-	MaxFillWait     Duration                      `yaml:"max_fill_wait"`
-	ManifestMemory  Size                          `yaml:"max_manifest_memory"`
-	Upstreams       map[string]UpstreamConfig     `yaml:"upstreams"`
-	DefaultFiles    string                        `yaml:"default_files"`
-	Files           map[string]FileUpstreamConfig `yaml:"files"`
-	Mirror          *MirrorNodeConfig             `yaml:"mirror"`
-	Peers           *PeersConfig                  `yaml:"peers"`
-	Prefetch        map[string]PrefetchConfig     `yaml:"prefetch"`
-}
-
-// OriginConfig is the production registry and file store, which promotion
-// writes.
-type OriginConfig struct {
-	Listen          Address                  `yaml:"listen"`
-	TLS             *TLSConfig               `yaml:"tls"`
-	Limits          LimitsConfig             `yaml:"limits"`
-	TrustedProxies  []string                 `yaml:"trusted_proxies"`
-	ManifestMemory  Size                     `yaml:"max_manifest_memory"`
-	Store           OriginStoreConfig        `yaml:"store"`
-	Memory          Size                     `yaml:"memory"`
-	Htpasswd        Path                     `yaml:"htpasswd"`
-	Rules           []RuleConfig             `yaml:"rules"`
-	Ledger          string                   `yaml:"ledger"`
-	LedgerKey       Path                     `yaml:"ledger_key"`
-	Webhooks        map[string]WebhookConfig `yaml:"webhooks"`
-	URL             URL                      `yaml:"url"`
-	Uploads         Path                     `yaml:"uploads"`
-	UploadTTL       Duration                 `yaml:"upload_ttl"`
-	CollectEvery    Duration                 `yaml:"collect_every"`
-	ShutdownTimeout Duration                 `yaml:"shutdown_timeout"`
-}
-
-// WebhookConfig is who is told of what is pushed and deleted.
-type WebhookConfig struct {
-	URL              URL               `yaml:"url"`
-	Headers          map[string]Secret `yaml:"headers"`
-	Timeout          Duration          `yaml:"timeout"`
-	Threshold        int               `yaml:"threshold"`
-	Backoff          Duration          `yaml:"backoff"`
-	MaxAge           Duration          `yaml:"max_age"`
-	IgnoreMediaTypes []string          `yaml:"ignore_media_types"`
-	IgnoreActions    []string          `yaml:"ignore_actions"`
-}
-
-// SetDefaults sets the defaults of a webhook.
-func (w *WebhookConfig) SetDefaults() {
-	w.Timeout = Duration(events.DefaultTimeout)
-	w.Threshold = events.DefaultThreshold
-	w.Backoff = Duration(events.DefaultBackoff)
-	w.MaxAge = Duration(events.DefaultMaxAge)
-}
-
-// RuleConfig lets an identity write some names.
-type RuleConfig struct {
-	Identity     string   `yaml:"identity"`
-	Repositories []string `yaml:"repositories"`
-	Files        []string `yaml:"files"`
-	Actions      []string `yaml:"actions"`
-}
-
-// OriginStoreConfig is where an origin keeps content: Dir, or S3. Nothing is
-// ever evicted from it.
-type OriginStoreConfig struct {
-	Dir   Path        `yaml:"dir"`
-	Scrub ScrubConfig `yaml:"scrub"`
-	S3    *S3Config   `yaml:"s3"`
+	// where clients pull
+	Listen Address       `yaml:"listen"`
+	TLS    *TLSConfig    `yaml:"tls"`
+	Access *AccessConfig `yaml:"access"`
+	Limits LimitsConfig  `yaml:"limits"`
+	// networks whose X-Forwarded-For and Forwarded are believed, as far as limits go
+	TrustedProxies []string    `yaml:"trusted_proxies"`
+	Store          StoreConfig `yaml:"store"`
+	// manifests and small blobs kept in memory, at least 1MiB
+	Memory Size `yaml:"memory"`
+	// the upstream of a request that names none by `ns`, by its first path element or by its Host. When it is not set:
+	// docker.io where that is configured, else the only upstream, else such a request is refused
+	DefaultUpstream string `yaml:"default_upstream"`
+	// how long running transfers may go on after SIGTERM
+	ShutdownTimeout Duration `yaml:"shutdown_timeout"`
+	// downloads from all upstreams at once; more wait for their turn. Clients take turns, and share as in `limits`
+	MaxFills int `yaml:"max_fills"`
+	// downloads that may wait, shared by clients in the same way; more are told 429 (of one client) or 503, with
+	// `Retry-After`
+	MaxFillsWaiting int `yaml:"max_fills_waiting"`
+	// how long one may wait for its turn, here and at its upstream; then it is told 503. containerd gives up after 30
+	// s without headers
+	MaxFillWait Duration `yaml:"max_fill_wait"`
+	// manifests of more than 64 KiB that are being sent at once, at least 4MiB; more are told 503, with `Retry-After`
+	ManifestMemory Size                      `yaml:"max_manifest_memory"`
+	Upstreams      map[string]UpstreamConfig `yaml:"upstreams"`
+	// the file server of a path whose first element names none, nor the Host
+	DefaultFiles string                        `yaml:"default_files"`
+	Files        map[string]FileUpstreamConfig `yaml:"files"`
+	Mirror       *MirrorNodeConfig             `yaml:"mirror"`
+	Peers        *PeersConfig                  `yaml:"peers"`
+	Prefetch     map[string]PrefetchConfig     `yaml:"prefetch"`
 }
 
 // TLSConfig is a certificate chain and its key, in PEM files.
 type TLSConfig struct {
+	// PEM file of the certificate chain; with it the node speaks HTTPS and HTTP/2. The files are looked at every ten
+	// seconds and on SIGHUP; a new pair is taken without a restart, a broken one is logged and the old one kept
 	Cert Path `yaml:"cert"`
-	Key  Path `yaml:"key"`
-}
-
-// StoreConfig is where content is kept: Dir, or S3 with Cache in front.
-type StoreConfig struct {
-	Dir           Path         `yaml:"dir"`
-	MaxSize       Size         `yaml:"max_size"`
-	HighWatermark Percent      `yaml:"high_watermark"`
-	LowWatermark  Percent      `yaml:"low_watermark"`
-	Scrub         ScrubConfig  `yaml:"scrub"`
-	VerifyReads   bool         `yaml:"verify_reads"`
-	MaxNames      int          `yaml:"max_names"`
-	S3            *S3Config    `yaml:"s3"`
-	Cache         *CacheConfig `yaml:"cache"`
-}
-
-// ScrubConfig is how the directory is read through for what has rotted.
-type ScrubConfig struct {
-	Rate  Rate     `yaml:"rate"`
-	Every Duration `yaml:"every"`
-}
-
-// S3Config is a bucket.
-type S3Config struct {
-	Endpoint       URL      `yaml:"endpoint"`
-	Bucket         string   `yaml:"bucket"`
-	Prefix         string   `yaml:"prefix"`
-	Region         string   `yaml:"region"`
-	AccessKey      Secret   `yaml:"access_key"`
-	SecretKey      Secret   `yaml:"secret_key"`
-	PartSize       Size     `yaml:"part_size"`
-	Redirect       bool     `yaml:"redirect"`
-	RedirectExpiry Duration `yaml:"redirect_expiry"`
-}
-
-// CacheConfig is the directory in front of a bucket.
-type CacheConfig struct {
-	Dir     Path `yaml:"dir"`
-	MaxSize Size `yaml:"max_size"`
+	// PEM file of its key
+	Key Path `yaml:"key"`
 }
 
 // UpstreamConfig is an OCI registry that a node pulls from.
 type UpstreamConfig struct {
-	URLs                 []URL         `yaml:"urls"`
-	Private              bool          `yaml:"private"`
-	Offline              bool          `yaml:"offline"`
-	TagTTL               Duration      `yaml:"tag_ttl"`
-	StaleWhileRevalidate Duration      `yaml:"stale_while_revalidate"`
-	MaxStale             Duration      `yaml:"max_stale"`
-	NegativeTTL          Duration      `yaml:"negative_ttl"`
-	Username             string        `yaml:"username"`
-	Password             Secret        `yaml:"password"`
-	DockerConfig         Path          `yaml:"docker_config"`
-	TokenHosts           []string      `yaml:"token_hosts"`
-	RedirectHosts        []string      `yaml:"redirect_hosts"`
-	CA                   Path          `yaml:"ca"`
-	Cert                 Path          `yaml:"cert"`
-	Key                  Path          `yaml:"key"`
-	MaxConcurrent        int           `yaml:"max_concurrent"`
-	Bandwidth            Rate          `yaml:"bandwidth"`
-	ConnectTimeout       Duration      `yaml:"connect_timeout"`
-	ResponseTimeout      Duration      `yaml:"response_timeout"`
-	StallTimeout         Duration      `yaml:"stall_timeout"`
-	Ledger               *LedgerConfig `yaml:"ledger"`
+	// tried in this order; those that fail rest for a while
+	// Default: `https://NAME`, for docker.io `https://registry-1.docker.io`
+	URLs []URL `yaml:"urls"`
+	// not everybody may pull what it has: the node then needs `access`, and serves a blob only through repositories
+	// that hold it as their upstream said, by sending it or in answer to one `HEAD`, which is remembered. With one
+	// such upstream that goes for all of the node's: what is in its store already is asked for once, by `HEAD`, for
+	// each repository
+	Private bool `yaml:"private"`
+	// there is no network to it: what [bundles](AIRGAP.md) brought is served, all else is 404 at once
+	Offline bool `yaml:"offline"`
+	// how long a tag is answered without asking upstream
+	TagTTL Duration `yaml:"tag_ttl"`
+	// for so long after that, it is answered at once and checked in the background
+	StaleWhileRevalidate Duration `yaml:"stale_while_revalidate"`
+	// how long after `tag_ttl` a tag is still served while upstream cannot be asked; 0 is no limit
+	MaxStale Duration `yaml:"max_stale"`
+	// how long an absent name is remembered
+	NegativeTTL Duration `yaml:"negative_ttl"`
+	// for upstream, with `password`
+	Username string `yaml:"username"`
+	// password or token
+	Password Secret `yaml:"password"`
+	// a docker `config.json` to take credentials from, with its helpers
+	DockerConfig Path `yaml:"docker_config"`
+	// hosts besides those of `urls` that may be asked for tokens, and so see the credentials
+	// Default: none, for docker.io `auth.docker.io`
+	TokenHosts []string `yaml:"token_hosts"`
+	// hosts that upstream may redirect to although their addresses are in a private network and its own are not;
+	// `*.example.org` is all below a domain. It may redirect to any public host, never to this machine or a cloud's
+	// metadata
+	RedirectHosts []string `yaml:"redirect_hosts"`
+	// PEM file of certificates to trust, besides the system's
+	CA Path `yaml:"ca"`
+	// PEM file of a client certificate, with `key`
+	Cert Path `yaml:"cert"`
+	// PEM file of its key
+	Key Path `yaml:"key"`
+	// blobs received from this upstream at once; more wait for their turn
+	MaxConcurrent int `yaml:"max_concurrent"`
+	// most bytes a second from this upstream; 0 is no limit
+	Bandwidth Rate `yaml:"bandwidth"`
+	// for a connection, and again for its TLS handshake
+	ConnectTimeout Duration `yaml:"connect_timeout"`
+	// for the headers of a response
+	ResponseTimeout Duration `yaml:"response_timeout"`
+	// a body from which nothing comes for so long is given up, and taken up again elsewhere
+	StallTimeout Duration      `yaml:"stall_timeout"`
+	Ledger       *LedgerConfig `yaml:"ledger"`
 }
 
 // LedgerConfig is an upstream's ledger.
 type LedgerConfig struct {
-	URL      string   `yaml:"url"`
-	Key      Path     `yaml:"key"`
-	Names    []string `yaml:"names"`
+	// the upstream's ledger, such as `https://origin.example.org/ledger`, also `file://DIR` or `s3://BUCKET/PREFIX`.
+	// Names that it has are answered by it and never asked for upstream; deleted ones are 404, revoked digests 451
+	URL string `yaml:"url"`
+	// file with the ledger's public key
+	Key Path `yaml:"key"`
+	// what the ledger calls this upstream: destinations of promotion
+	// Default: NAME and the hosts of `urls`
+	Names []string `yaml:"names"`
+	// between two looks at the ledger, each a conditional request
 	Interval Duration `yaml:"interval"`
 }
 
@@ -210,41 +170,6 @@ func (n *NodeConfig) SetDefaults() {
 	n.ShutdownTimeout = Duration(30 * time.Second)
 	n.ManifestMemory = registry.DefaultManifestMemory
 	n.MaxFills, n.MaxFillsWaiting, n.MaxFillWait = 256, 4096, Duration(20*time.Second)
-}
-
-// SetDefaults sets the defaults of an origin.
-func (o *OriginConfig) SetDefaults() {
-	o.Listen = ":5001"
-	o.Limits.SetDefaults()
-	o.ManifestMemory = registry.DefaultManifestMemory
-	o.Store.SetDefaults()
-	o.Memory = 64 << 20
-	o.UploadTTL = Duration(24 * time.Hour)
-	o.CollectEvery = Duration(24 * time.Hour)
-	o.ShutdownTimeout = Duration(30 * time.Second)
-}
-
-// SetDefaults sets the defaults of a store.
-func (s *StoreConfig) SetDefaults() {
-	s.HighWatermark, s.LowWatermark = 90, 70
-	s.MaxNames = 250_000
-	s.Scrub.SetDefaults()
-}
-
-// SetDefaults sets the defaults of an origin's store.
-func (s *OriginStoreConfig) SetDefaults() { s.Scrub.SetDefaults() }
-
-// SetDefaults sets the defaults of scrubbing.
-func (s *ScrubConfig) SetDefaults() { s.Rate, s.Every = 8<<20, Duration(week) }
-
-// SetDefaults sets the defaults of the directory in front of a bucket.
-func (c *CacheConfig) SetDefaults() { c.Dir, c.MaxSize = "data", 10<<30 }
-
-// SetDefaults sets the defaults of a bucket.
-func (s *S3Config) SetDefaults() {
-	s.Region = "us-east-1"
-	s.PartSize = 16 << 20
-	s.RedirectExpiry = Duration(15 * time.Minute)
 }
 
 // SetDefaults sets the defaults of an upstream.
@@ -382,26 +307,4 @@ func readSmall(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %v", path, Size(yamlconf.MaxSize))
 	}
 	return data, nil
-}
-
-// String says where content is kept.
-func (s OriginStoreConfig) String() string {
-	if s.S3 == nil {
-		return string(s.Dir)
-	}
-	return fmt.Sprintf("bucket %s at %s", s.S3.Bucket, s.S3.Endpoint)
-}
-
-// String says where content is kept.
-func (s StoreConfig) String() string {
-	limited := func(dir Path, size Size) string {
-		if size == 0 {
-			return string(dir)
-		}
-		return fmt.Sprintf("%s (up to %v)", dir, size)
-	}
-	if s.S3 == nil {
-		return limited(s.Dir, s.MaxSize)
-	}
-	return fmt.Sprintf("bucket %s at %s behind %s", s.S3.Bucket, s.S3.Endpoint, limited(s.Cache.Dir, s.Cache.MaxSize))
 }

@@ -15,8 +15,12 @@ import (
 
 // AccessConfig is who may pull from a node.
 type AccessConfig struct {
-	Htpasswd  Path             `yaml:"htpasswd"`
-	Tokens    *TokensConfig    `yaml:"tokens"`
+	// names with bcrypt passwords (`htpasswd -B`), which is read again when it changes. Without `rules`, each may pull
+	// everything
+	Htpasswd Path          `yaml:"htpasswd"`
+	Tokens   *TokensConfig `yaml:"tokens"`
+	// PEM file of the authorities of client certificates; needs `node.tls`. Without `rules`, each of their
+	// certificates may pull everything
 	ClientCA  Path             `yaml:"client_ca"`
 	Anonymous []NamesConfig    `yaml:"anonymous"`
 	Rules     []ReadRuleConfig `yaml:"rules"`
@@ -24,26 +28,42 @@ type AccessConfig struct {
 
 // TokensConfig is which tokens are believed.
 type TokensConfig struct {
-	Issuer   string `yaml:"issuer"`
+	// who tokens must be of (`iss`)
+	Issuer string `yaml:"issuer"`
+	// whom they must be for (`aud`). They also need an `exp`, and count 30 s longer than they say
 	Audience string `yaml:"audience"`
-	JWKS     string `yaml:"jwks"`
-	Realm    URL    `yaml:"realm"`
-	Service  string `yaml:"service"`
+	// the issuer's public keys, a JSON Web Key Set: a file, looked at every ten seconds, or an https URL, asked every
+	// ten minutes and when a token has a key that is not known, every ten seconds at most. While it cannot be read,
+	// the keys before hold. RSA of 2048 bits and more, EC and Ed25519 count
+	JWKS string `yaml:"jwks"`
+	// of the token server that clients are sent to. Without it they have to come with tokens
+	Realm URL `yaml:"realm"`
+	// what the token server calls this node
+	// Default: `audience`
+	Service string `yaml:"service"`
 }
 
 // NamesConfig is some names of upstreams.
 type NamesConfig struct {
-	Upstreams    []string `yaml:"upstreams"`
+	// whose names everybody may pull; without it those of all upstreams that are not private
+	Upstreams []string `yaml:"upstreams"`
+	// patterns of them: `*` within an element, `**` for any number of elements
 	Repositories []string `yaml:"repositories"`
-	Files        []string `yaml:"files"`
+	// patterns of paths at file servers. Content by digest is `blobs/*`; where no upstream is named before it, only
+	// rules for all upstreams count
+	Files []string `yaml:"files"`
 }
 
 // ReadRuleConfig lets an identity pull some names of upstreams.
 type ReadRuleConfig struct {
-	Identity     string   `yaml:"identity"`
-	Upstreams    []string `yaml:"upstreams"`
+	// who may; `*` in it stands for any characters, and alone for everybody who is known
+	Identity string `yaml:"identity"`
+	// whose names; without it, those of all upstreams
+	Upstreams []string `yaml:"upstreams"`
+	// patterns, as above
 	Repositories []string `yaml:"repositories"`
-	Files        []string `yaml:"files"`
+	// patterns, as above
+	Files []string `yaml:"files"`
 }
 
 // access checks who may pull, and that where it matters somebody said so.

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,43 +11,71 @@ import (
 	"strings"
 	"testing"
 
-	"entrepot/cmd/internal/yamlconf"
+	"entrepot/cmd/internal/confdoc"
 )
 
-// documentedKey is a row of the tables in docs/CONFIGURATION.md.
-type documentedKey struct{ kind, value string }
-
-// TestDocumentationHasEveryKeyWithItsTypeAndDefault keeps the reference from
-// drifting away from the types that the file is read into.
-func TestDocumentationHasEveryKeyWithItsTypeAndDefault(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "CONFIGURATION.md"))
+// TestTheReferenceSaysWhatTheCodeSays keeps the tables of docs/CONFIGURATION.md as
+// confdoc makes them of the types that the file is read into.
+func TestTheReferenceSaysWhatTheCodeSays(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "CONFIGURATION.md")
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	documented := map[string]documentedKey{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\| ([^|]*) \\| [^|]+ \\|$").FindAllStringSubmatch(string(text), -1) {
-		documented[m[1]] = documentedKey{m[2], strings.Trim(m[3], "` ")}
-	}
-	keys := map[string]documentedKey{}
 	cfg := new(Config)
 	cfg.SetDefaults()
-	describe(keys, "", reflect.ValueOf(cfg).Elem())
-
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		got, ok := documented[key]
-		switch want := keys[key]; {
-		case !ok:
-			t.Errorf("no row for %s: | `%s` | %s | `%s` | … |", key, key, want.kind, want.value)
-		case got.kind != want.kind:
-			t.Errorf("%s is documented as %s; it is %s", key, got.kind, want.kind)
-		case got.value != want.value && !strings.HasPrefix(got.value, "("):
-			t.Errorf("the default of %s is documented as %q; it is %q", key, got.value, want.value)
+	keys, err := confdoc.Keys(cfg, valueKinds(), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := confdoc.Tables(string(text), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		//nolint:gosec // documentation is public
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
 		}
-		delete(documented, key)
+	} else if want != string(text) {
+		t.Errorf("docs/CONFIGURATION.md is not what the comments in cmd/entrepot say; renew it: make config-docs\n%s", firstDifference(string(text), want))
 	}
-	for key := range documented {
-		t.Errorf("%s is documented; there is no such key", key)
+}
+
+// valueKinds is how the reference calls the types of single values.
+func valueKinds() map[reflect.Type]confdoc.Kind {
+	return map[reflect.Type]confdoc.Kind{
+		reflect.TypeFor[Size]():        {Name: "size", Zero: "0"},
+		reflect.TypeFor[Rate]():        {Name: "rate", Zero: "0"},
+		reflect.TypeFor[Duration]():    {Name: "duration", Zero: "0"},
+		reflect.TypeFor[int]():         {Name: "number", Zero: "0"},
+		reflect.TypeFor[bool]():        {Name: "true or false", Zero: "false"},
+		reflect.TypeFor[Percent]():     {Name: "percentage"},
+		reflect.TypeFor[Address]():     {Name: "address"},
+		reflect.TypeFor[URL]():         {Name: "URL"},
+		reflect.TypeFor[[]URL]():       {Name: "list of URLs"},
+		reflect.TypeFor[Secret]():      {Name: "secret"},
+		reflect.TypeFor[Path]():        {Name: "path"},
+		reflect.TypeFor[LogLevel]():    {Name: "level"},
+		reflect.TypeFor[LogFormat]():   {Name: "format"},
+		reflect.TypeFor[string]():      {Name: "text"},
+		reflect.TypeFor[[]string]():    {Name: "list of texts"},
+		reflect.TypeFor[[]int]():       {Name: "list of numbers"},
+		reflect.TypeFor[Decimal]():     {Name: "decimal number"},
+		reflect.TypeFor[BitRate]():     {Name: "bits a second"},
+		reflect.TypeFor[CloudRegion](): {Name: "cloud and region"},
 	}
+}
+
+// firstDifference shows the first line of two texts that differs.
+func firstDifference(got, want string) string {
+	a, b := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return fmt.Sprintf("line %d is\n%s\nand should be\n%s", i+1, a[i], b[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, and should be %d", len(a), len(b))
 }
 
 // TestExamplesInTheDocumentationAreValid reads each YAML example.
@@ -80,52 +107,6 @@ func exampleProblem(page, example string) error {
 			return []byte("{" + strings.Repeat(" ", leastSecret) + "}"), nil
 		})
 	return err
-}
-
-// describe collects the keys below v, whose defaults are set.
-func describe(into map[string]documentedKey, path string, v reflect.Value) {
-	kinds := map[reflect.Type]string{
-		reflect.TypeFor[Size](): "size", reflect.TypeFor[Rate](): "rate", reflect.TypeFor[Duration](): "duration",
-		reflect.TypeFor[Percent](): "percentage", reflect.TypeFor[Address](): "address", reflect.TypeFor[[]URL](): "list of URLs",
-		reflect.TypeFor[URL](): "URL", reflect.TypeFor[Secret](): "secret", reflect.TypeFor[Path](): "path",
-		reflect.TypeFor[LogLevel](): "level", reflect.TypeFor[LogFormat](): "format", reflect.TypeFor[string](): "text",
-		reflect.TypeFor[bool](): "true or false", reflect.TypeFor[int](): "number", reflect.TypeFor[[]string](): "list of texts", reflect.TypeFor[[]int](): "list of numbers",
-		reflect.TypeFor[Decimal](): "decimal number", reflect.TypeFor[BitRate](): "bits a second", reflect.TypeFor[CloudRegion](): "cloud and region",
-	}
-	if kind, ok := kinds[v.Type()]; ok {
-		value := fmt.Sprint(v.Interface())
-		if v.IsZero() && v.Kind() != reflect.Bool {
-			value = ""
-			if strings.Contains("size rate duration number", kind) {
-				value = "0"
-			}
-		}
-		into[path] = documentedKey{kind, value}
-		return
-	}
-	switch v.Kind() {
-	case reflect.Pointer:
-		describe(into, path, fresh(v.Type().Elem()))
-	case reflect.Map:
-		describe(into, path+".NAME", fresh(v.Type().Elem()))
-	case reflect.Slice:
-		describe(into, path+"[]", fresh(v.Type().Elem()))
-	case reflect.Struct:
-		for i := range v.NumField() {
-			describe(into, strings.TrimPrefix(path+"."+v.Type().Field(i).Tag.Get("yaml"), "."), v.Field(i))
-		}
-	default:
-		panic("no kind for " + v.Type().String())
-	}
-}
-
-// fresh is a value of a type with its defaults.
-func fresh(t reflect.Type) reflect.Value {
-	v := reflect.New(t)
-	if d, ok := reflect.TypeAssert[yamlconf.Defaulter](v); ok {
-		d.SetDefaults()
-	}
-	return v.Elem()
 }
 
 // render writes a configuration, one key a line, leaving out what is not set.

@@ -13,31 +13,68 @@ import (
 
 // FileUpstreamConfig is a file server that a node pulls from.
 type FileUpstreamConfig struct {
-	URLs                 []URL         `yaml:"urls"`
-	Private              bool          `yaml:"private"`
-	Offline              bool          `yaml:"offline"`
-	TTL                  Duration      `yaml:"ttl"`
-	MinTTL               Duration      `yaml:"min_ttl"`
-	MaxTTL               Duration      `yaml:"max_ttl"`
-	StaleWhileRevalidate Duration      `yaml:"stale_while_revalidate"`
-	MaxStale             Duration      `yaml:"max_stale"`
-	NegativeTTL          Duration      `yaml:"negative_ttl"`
-	Immutable            []string      `yaml:"immutable"`
-	Moving               []string      `yaml:"moving"`
-	MovingTTL            Duration      `yaml:"moving_ttl"`
-	Verify               []string      `yaml:"verify"`
-	RedirectHosts        []string      `yaml:"redirect_hosts"`
-	Username             string        `yaml:"username"`
-	Password             Secret        `yaml:"password"`
-	CA                   Path          `yaml:"ca"`
-	Cert                 Path          `yaml:"cert"`
-	Key                  Path          `yaml:"key"`
-	MaxConcurrent        int           `yaml:"max_concurrent"`
-	Bandwidth            Rate          `yaml:"bandwidth"`
-	ConnectTimeout       Duration      `yaml:"connect_timeout"`
-	ResponseTimeout      Duration      `yaml:"response_timeout"`
-	StallTimeout         Duration      `yaml:"stall_timeout"`
-	Ledger               *LedgerConfig `yaml:"ledger"`
+	// tried in this order; they have the same files
+	// Default: `https://NAME`
+	URLs []URL `yaml:"urls"`
+	// as for a registry
+	Private bool `yaml:"private"`
+	// as for registries
+	Offline bool `yaml:"offline"`
+	// how long a file is answered without asking upstream, where upstream does not say (`Cache-Control`, `Expires`)
+	TTL Duration `yaml:"ttl"`
+	// the least that upstream can say. With one, also `no-store` and `private` are overruled: otherwise what has these
+	// is passed on and not kept
+	MinTTL Duration `yaml:"min_ttl"`
+	// the most that upstream can say; 0 is no limit
+	MaxTTL Duration `yaml:"max_ttl"`
+	// for so long after that, a file is answered at once and checked in the background; not where upstream says
+	// `no-cache`, nor what is `moving`
+	StaleWhileRevalidate Duration `yaml:"stale_while_revalidate"`
+	// how long a file that is not fresh is still served while upstream cannot be asked; 0 is no limit
+	MaxStale Duration `yaml:"max_stale"`
+	// how long an absent file is remembered
+	NegativeTTL Duration `yaml:"negative_ttl"`
+	// patterns of what never changes, whatever upstream says: it is never asked for again
+	// Default: `**/by-hash/**`
+	Immutable []string `yaml:"immutable"`
+	// patterns of what else points to what is newest: it is checked before it is answered. A list of your own replaces
+	// this one
+	// Default: indexes of apt, rpm and Helm repositories, `**/stable*.txt`, `**/latest*.txt`
+	Moving []string `yaml:"moving"`
+	// but not so soon after the last check
+	MovingTTL Duration `yaml:"moving_ttl"`
+	// by what a file is verified that no ledger knows: `headers` (`Repr-Digest`, `Digest`, `Content-MD5`), and files
+	// beside it: `.sha256`, `.sha512`, `SHA256SUMS`, each a request more for each download. What disagrees is never
+	// served whole
+	// Default: `headers`
+	Verify []string `yaml:"verify"`
+	// hosts besides those of `urls` that upstream may redirect to; `*.example.org` is all below a domain
+	RedirectHosts []string `yaml:"redirect_hosts"`
+	// for upstream, with `password`
+	Username string `yaml:"username"`
+	// password
+	Password Secret `yaml:"password"`
+	// PEM file of certificates to trust, besides the system's
+	CA Path `yaml:"ca"`
+	// PEM file of a client certificate, with `key`
+	Cert Path `yaml:"cert"`
+	// PEM file of its key
+	Key Path `yaml:"key"`
+	// files received from this upstream at once; more wait for their turn
+	MaxConcurrent int `yaml:"max_concurrent"`
+	// most bytes a second from this upstream; 0 is no limit
+	Bandwidth Rate `yaml:"bandwidth"`
+	// for a connection, and again for its TLS handshake
+	ConnectTimeout Duration `yaml:"connect_timeout"`
+	// for the headers of a response
+	ResponseTimeout Duration `yaml:"response_timeout"`
+	// a body from which nothing comes for so long is given up, and taken up again elsewhere
+	StallTimeout Duration `yaml:"stall_timeout"`
+	// .url: as for registries: files that the ledger has are answered by it and verified by its digests
+	// .names: what the ledger calls the folder that the URLs are
+	// Default: NAME, `urls`, and these without their scheme
+	// .interval: between two looks at the ledger; a ledger of a registry's that is the same is looked at once
+	Ledger *LedgerConfig `yaml:"ledger"`
 }
 
 // SetDefaults sets the defaults of a file server: what the repositories of

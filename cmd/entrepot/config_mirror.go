@@ -9,21 +9,35 @@ import (
 
 // MirrorNodeConfig has a node hold what its ledgers have, or a selection of it.
 type MirrorNodeConfig struct {
-	Select    []SelectConfig `yaml:"select"`
-	Bandwidth Rate           `yaml:"bandwidth"`
-	Windows   []string       `yaml:"windows"`
-	TimeZone  string         `yaml:"time_zone"`
-	Every     Duration       `yaml:"every"`
-	Recheck   Duration       `yaml:"recheck"`
-	Parallel  int            `yaml:"parallel"`
+	Select []SelectConfig `yaml:"select"`
+	// most bytes a second that are fetched to be held; clients are not slowed down. 0 is no limit
+	Bandwidth Rate `yaml:"bandwidth"`
+	// times of the day at which to fetch, such as `22:00-06:00`; what is not whole at their end goes on in the next.
+	// Without any, always
+	Windows []string `yaml:"windows"`
+	// of the windows, such as `Europe/Zurich`
+	TimeZone string `yaml:"time_zone"`
+	// between two looks at what has changed
+	Every Duration `yaml:"every"`
+	// how often everything is looked at: whether it is still in the store, and what was attached to images since
+	Recheck Duration `yaml:"recheck"`
+	// images and files fetched at once
+	Parallel int `yaml:"parallel"`
 }
 
 // SelectConfig selects names that are to be held.
 type SelectConfig struct {
+	// patterns (`*` within an element, `**` across) of the projects that promoted a name. A name is held that any rule
+	// selects; without rules all names are
 	Projects []string `yaml:"projects"`
-	Images   []string `yaml:"images"`
-	Files    []string `yaml:"files"`
-	Newest   int      `yaml:"newest"`
+	// patterns of repositories, with or without the upstream before them. A rule that has images and no files selects
+	// images only
+	Images []string `yaml:"images"`
+	// patterns of paths, likewise
+	Files []string `yaml:"files"`
+	// hold so many versions only of each repository, or of each folder with versions below it: the highest
+	// `MAJOR.MINOR.PATCH`, each with its candidates and variants. Names without a version are all held. 0 is all
+	Newest int `yaml:"newest"`
 }
 
 // SetDefaults sets the defaults of what is held.

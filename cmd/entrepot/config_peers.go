@@ -13,12 +13,21 @@ import (
 // PeersConfig is the other nodes of a node's region. All can have the same: a node
 // finds out which of them it is.
 type PeersConfig struct {
-	List     []URL    `yaml:"list"`
-	DNS      string   `yaml:"dns"`
-	Secret   Secret   `yaml:"secret"`
+	// the nodes of the region, as they reach each other
+	List []URL `yaml:"list"`
+	// a name that has the address of each of them, and their port: that of a headless Service,
+	// `entrepot-headless.mirror.svc:5000`. It is looked up each `interval`. Plain HTTP, unless it begins with
+	// `https://`; then certificates are to be for the name
+	DNS string `yaml:"dns"`
+	// what the nodes share, and sign their requests with: at least 16 characters
+	Secret Secret `yaml:"secret"`
+	// how long a peer may give no sign of life while a client waits, before the next source is taken. One that waits
+	// for upstream itself says so, and is waited for
 	Deadline Duration `yaml:"deadline"`
+	// how often peers are looked up and greeted
 	Interval Duration `yaml:"interval"`
-	CA       Path     `yaml:"ca"`
+	// PEM file of authorities trusted for peers besides the system's
+	CA Path `yaml:"ca"`
 }
 
 // SetDefaults sets the defaults of peers.

@@ -12,15 +12,26 @@ import (
 
 // PrefetchConfig is what a node fetches now and then before anybody asks.
 type PrefetchConfig struct {
-	Images    []string `yaml:"images"`
-	Files     []string `yaml:"files"`
+	// names or patterns: `UPSTREAM/REPOSITORY:TAG`, without a tag `latest`
+	Images []string `yaml:"images"`
+	// names or patterns: `SERVER/PATH`
+	Files []string `yaml:"files"`
+	// those of which images are wanted, such as `linux/amd64` or `linux/arm/v7`
+	// Default: all
 	Platforms []string `yaml:"platforms"`
-	Every     Duration `yaml:"every"`
-	Windows   []string `yaml:"windows"`
-	TimeZone  string   `yaml:"time_zone"`
-	Limit     int      `yaml:"limit"`
-	Parallel  int      `yaml:"parallel"`
-	Bandwidth Rate     `yaml:"bandwidth"`
+	// from the beginning of one run to that of the next
+	Every Duration `yaml:"every"`
+	// times of the day at which to fetch, such as `22:00-06:00`; what their end stops goes on in the next
+	// Default: always
+	Windows []string `yaml:"windows"`
+	// of the windows, such as `Europe/Zurich`
+	TimeZone string `yaml:"time_zone"`
+	// most names of each pattern: those with the highest numbers
+	Limit int `yaml:"limit"`
+	// fetched at once
+	Parallel int `yaml:"parallel"`
+	// most bytes a second that are fetched so; clients are not slowed down. 0 is no limit
+	Bandwidth Rate `yaml:"bandwidth"`
 }
 
 // SetDefaults sets the defaults of a prefetch.

@@ -23,48 +23,86 @@ import (
 
 // RouterConfig is the one name, which sends requests to mirrors.
 type RouterConfig struct {
-	Listen          Address                         `yaml:"listen"`
-	TLS             *TLSConfig                      `yaml:"tls"`
-	Limits          LimitsConfig                    `yaml:"limits"`
-	TrustedProxies  []string                        `yaml:"trusted_proxies"`
-	Mirrors         []MirrorConfig                  `yaml:"mirrors"`
-	Choice          ChoiceConfig                    `yaml:"choice"`
-	Measured        []MeasuredConfig                `yaml:"measured"`
+	// where clients come to
+	Listen Address `yaml:"listen"`
+	// .cert: certificate chain, PEM
+	// .key: its key
+	TLS *TLSConfig `yaml:"tls"`
+	// .*: as `node.limits.*`
+	Limits LimitsConfig `yaml:"limits"`
+	// networks whose X-Forwarded-For, Forwarded and X-Forwarded-Proto are believed
+	TrustedProxies []string         `yaml:"trusted_proxies"`
+	Mirrors        []MirrorConfig   `yaml:"mirrors"`
+	Choice         ChoiceConfig     `yaml:"choice"`
+	Measured       []MeasuredConfig `yaml:"measured"`
+	// the upstream of images that a request means when it names none
 	DefaultUpstream string                          `yaml:"default_upstream"`
 	Upstreams       map[string]RouterUpstreamConfig `yaml:"upstreams"`
-	DefaultFiles    string                          `yaml:"default_files"`
-	Files           map[string]RouterFilesConfig    `yaml:"files"`
-	Fallback        URL                             `yaml:"fallback"`
-	Cosign          URL                             `yaml:"cosign"`
-	Fixed           FixedConfig                     `yaml:"fixed"`
-	Geo             GeoConfig                       `yaml:"geo"`
-	Probes          ProbesConfig                    `yaml:"probes"`
-	ShutdownTimeout Duration                        `yaml:"shutdown_timeout"`
+	// the upstream of files that a path means when it names none
+	DefaultFiles string                       `yaml:"default_files"`
+	Files        map[string]RouterFilesConfig `yaml:"files"`
+	// a node where clients are sent when no mirror is fit; without it they get 503
+	Fallback URL `yaml:"fallback"`
+	// a node that has the tags at which cosign keeps signatures
+	Cosign URL          `yaml:"cosign"`
+	Fixed  FixedConfig  `yaml:"fixed"`
+	Geo    GeoConfig    `yaml:"geo"`
+	Probes ProbesConfig `yaml:"probes"`
+	// how long answers may take after SIGTERM
+	ShutdownTimeout Duration `yaml:"shutdown_timeout"`
 }
 
 // MirrorConfig is a mirror that clients may be sent to.
 type MirrorConfig struct {
-	Name           string      `yaml:"name"`
-	URLs           []string    `yaml:"urls"`
-	Kind           string      `yaml:"kind"`
-	Tier           string      `yaml:"tier"`
-	Names          bool        `yaml:"names"`
-	Incomplete     bool        `yaml:"incomplete"`
-	Lat            Decimal     `yaml:"lat"`
-	Lon            Decimal     `yaml:"lon"`
-	Country        string      `yaml:"country"`
-	Continent      string      `yaml:"continent"`
-	Cloud          CloudRegion `yaml:"cloud"`
-	Prefixes       []string    `yaml:"prefixes"`
-	ASNs           []int       `yaml:"asns"`
-	Families       []int       `yaml:"families"`
-	Namespaces     []string    `yaml:"namespaces"`
-	OnlyCountries  []string    `yaml:"only_countries"`
-	NeverCountries []string    `yaml:"never_countries"`
-	MaxSize        Size        `yaml:"max_size"`
-	Capacity       BitRate     `yaml:"capacity"`
-	CostPerGiB     Decimal     `yaml:"cost_per_gib"`
-	Draining       bool        `yaml:"draining"`
+	// a label, such as eu-1
+	Name string `yaml:"name"`
+	// where it is; a client that came by https is sent to an https URL only. Of a bucket a template with `{digest}` or
+	// `{hex}`
+	URLs []string `yaml:"urls"`
+	// node (entrepot), registry (any OCI registry; a path in its URL goes before each repository), bucket, files (an
+	// HTTP tree)
+	Kind string `yaml:"kind"`
+	// origin (authoritative for names), trusted (manifests by digest, private content, files), community (what clients
+	// verify)
+	Tier string `yaml:"tier"`
+	// a trusted node that follows the ledger, so that its names can be relied on
+	Names bool `yaml:"names"`
+	// it may lack content and is asked by HEAD first, for at most 300 ms
+	Incomplete bool `yaml:"incomplete"`
+	// degrees north
+	Lat Decimal `yaml:"lat"`
+	// degrees east
+	Lon Decimal `yaml:"lon"`
+	// two letters, ISO 3166-1
+	Country string `yaml:"country"`
+	// AF, AN, AS, EU, NA, OC, SA
+	// Default: of the country
+	Continent string `yaml:"continent"`
+	// such as aws:eu-central-1: clients of that region come here first
+	Cloud CloudRegion `yaml:"cloud"`
+	// networks whose clients come here before anywhere else; the longest wins
+	Prefixes []string `yaml:"prefixes"`
+	// networks (AS numbers) that it is in
+	ASNs []int `yaml:"asns"`
+	// 4, 6: the address families that it is reached by
+	// Default: both
+	Families []int `yaml:"families"`
+	// upstreams that it has; `*` stands for any text
+	// Default: all
+	Namespaces []string `yaml:"namespaces"`
+	// whose clients alone it serves
+	OnlyCountries []string `yaml:"only_countries"`
+	// whose clients it does not serve
+	NeverCountries []string `yaml:"never_countries"`
+	// largest content that it serves; 0 is no limit
+	MaxSize Size `yaml:"max_size"`
+	// what it can send; at 0.9 of that, by what clients were sent there for in the last 10 s or so, others are chosen
+	// first
+	Capacity BitRate `yaml:"capacity"`
+	// of its traffic, in any currency: among equals the cheaper is chosen, and metrics add it up
+	CostPerGiB Decimal `yaml:"cost_per_gib"`
+	// takes it out of choice
+	Draining bool `yaml:"draining"`
 }
 
 // SetDefaults sets the defaults of a mirror.
@@ -72,24 +110,42 @@ func (c *MirrorConfig) SetDefaults() { c.Kind, c.Capacity = "node", choice.Defau
 
 // MeasuredConfig is how long a mirror takes to the clients of a country.
 type MeasuredConfig struct {
-	From   string  `yaml:"from"`
-	Mirror string  `yaml:"mirror"`
+	// a country, whose clients were measured
+	From string `yaml:"from"`
+	// to this mirror
+	Mirror string `yaml:"mirror"`
+	// milliseconds, used instead of the estimate
 	Millis Decimal `yaml:"ms"`
 }
 
 // RouterUpstreamConfig is an upstream of images that mirrors have.
 type RouterUpstreamConfig struct {
-	Private             bool          `yaml:"private"`
-	PrivateRepositories []string      `yaml:"private_repositories"`
-	Ledger              *LedgerConfig `yaml:"ledger"`
+	// its content goes to tiers origin and trusted only
+	Private bool `yaml:"private"`
+	// patterns of its repositories of which that holds, such as `team/**`
+	PrivateRepositories []string `yaml:"private_repositories"`
+	// .url: the origin's ledger: what was revoked is refused, and mirrors are compared by what was promoted
+	// .key: its public key
+	// .names: what the ledger calls this upstream
+	// Default: NAME and https://NAME
+	// .interval: how often it is asked for news
+	Ledger *LedgerConfig `yaml:"ledger"`
 }
 
 // RouterFilesConfig is an upstream of files that mirrors have.
 type RouterFilesConfig struct {
-	Private   bool          `yaml:"private"`
-	Immutable []string      `yaml:"immutable"`
-	Moving    []string      `yaml:"moving"`
-	Ledger    *LedgerConfig `yaml:"ledger"`
+	// its files go to tiers origin and trusted only
+	Private bool `yaml:"private"`
+	// paths that never change what they are; all others go where names are authoritative
+	Immutable []string `yaml:"immutable"`
+	// paths among those that do change
+	Moving []string `yaml:"moving"`
+	// .url: the origin's ledger: digests for Metalink and Digest, folders, revocations
+	// .key: its public key
+	// .names: what the ledger calls this server
+	// Default: NAME and https://NAME
+	// .interval: how often it is asked for news
+	Ledger *LedgerConfig `yaml:"ledger"`
 }
 
 // SetDefaults sets the defaults of an upstream of files.
@@ -100,59 +156,29 @@ func (f *RouterFilesConfig) SetDefaults() {
 
 // FixedConfig is who is served by this process's node, and not redirected.
 type FixedConfig struct {
-	Hosts   []string `yaml:"hosts"`
+	// hosts (without port) whose requests this process's node serves, without a redirect
+	Hosts []string `yaml:"hosts"`
+	// networks whose requests it serves so
 	Clients []string `yaml:"clients"`
 }
 
 // any says whether it is anybody.
 func (f *FixedConfig) any() bool { return len(f.Hosts)+len(f.Clients) > 0 }
 
-// GeoConfig is by what clients are located.
-type GeoConfig struct {
-	Dir      Path              `yaml:"dir"`
-	Sources  GeoSourcesConfig  `yaml:"sources"`
-	City     Path              `yaml:"city"`
-	ASN      Path              `yaml:"asn"`
-	Country  Path              `yaml:"country"`
-	Prefixes []GeoPrefixConfig `yaml:"prefixes"`
-}
-
-// GeoSourcesConfig is what `entrepot geo update` downloads.
-type GeoSourcesConfig struct {
-	AWS     URL `yaml:"aws"`
-	Azure   URL `yaml:"azure"`
-	GCP     URL `yaml:"gcp"`
-	Oracle  URL `yaml:"oracle"`
-	City    URL `yaml:"city"`
-	ASN     URL `yaml:"asn"`
-	Country URL `yaml:"country"`
-}
-
-// SetDefaults sets the sources that clouds keep at one place.
-func (s *GeoSourcesConfig) SetDefaults() {
-	s.AWS = "https://ip-ranges.amazonaws.com/ip-ranges.json"
-	s.GCP = "https://www.gstatic.com/ipranges/cloud.json"
-	s.Oracle = "https://docs.oracle.com/iaas/tools/public_ip_ranges.json"
-}
-
-// urls are those that are set, by what they have.
-func (s *GeoSourcesConfig) urls() map[string]string {
-	all := map[string]string{
-		"aws": string(s.AWS), "azure": string(s.Azure), "gcp": string(s.GCP), "oracle": string(s.Oracle),
-		"city": string(s.City), "asn": string(s.ASN), "country": string(s.Country),
-	}
-	maps.DeleteFunc(all, func(_, u string) bool { return u == "" })
-	return all
-}
-
 // ChoiceConfig is what the way to a mirror is estimated by.
 type ChoiceConfig struct {
-	Base              Decimal            `yaml:"base_ms"`
-	PerKm             Decimal            `yaml:"ms_per_km"`
-	Border            Decimal            `yaml:"border_ms"`
-	SameNetwork       Decimal            `yaml:"same_network_ms"`
-	SameNetworkWithin Decimal            `yaml:"same_network_km"`
-	Continents        map[string]Decimal `yaml:"continents"`
+	// milliseconds that any mirror is taken to need
+	Base Decimal `yaml:"base_ms"`
+	// for each kilometre
+	PerKm Decimal `yaml:"ms_per_km"`
+	// in another country
+	Border Decimal `yaml:"border_ms"`
+	// saved by a mirror in the client's own network (ASN)
+	SameNetwork Decimal `yaml:"same_network_ms"`
+	// if it is at most so far
+	SameNetworkWithin Decimal `yaml:"same_network_km"`
+	// for the way between two continents, such as `AF-EU: 20`, in place of the built-in table
+	Continents map[string]Decimal `yaml:"continents"`
 }
 
 // SetDefaults sets the estimates that hold for the world.
@@ -184,22 +210,20 @@ func (c *ChoiceConfig) constants() (choice.Constants, error) {
 	return all, nil
 }
 
-// GeoPrefixConfig is a network of which the operator knows where it is.
-type GeoPrefixConfig struct {
-	Prefix  string      `yaml:"prefix"`
-	Country string      `yaml:"country"`
-	Lat     Decimal     `yaml:"lat"`
-	Lon     Decimal     `yaml:"lon"`
-	Cloud   CloudRegion `yaml:"cloud"`
-}
-
 // ProbesConfig is how mirrors are watched.
 type ProbesConfig struct {
-	Interval      Duration `yaml:"interval"`
-	Timeout       Duration `yaml:"timeout"`
-	Blobs         []string `yaml:"blobs"`
+	// between two probes of a mirror, give or take a fifth
+	Interval Duration `yaml:"interval"`
+	// for one probe
+	Timeout Duration `yaml:"timeout"`
+	// blobs of at most 8 MiB that every mirror has, as UPSTREAM/REPOSITORY@sha256:HEX: probes compare 64 KiB of them
+	// with the origin's. What ledgers say was promoted is used too; without either, mirrors need only answer
+	Blobs []string `yaml:"blobs"`
+	// hosts (or *.domain) that mirrors may redirect to, by https
 	RedirectHosts []string `yaml:"redirect_hosts"`
-	Quarantine    Path     `yaml:"quarantine"`
+	// file that remembers mirrors which sent wrong bytes twice, until `entrepot geo lift` takes them out; without it
+	// they are remembered until the restart
+	Quarantine Path `yaml:"quarantine"`
 }
 
 // SetDefaults sets the defaults of a router.
@@ -424,49 +448,6 @@ func patterns(texts []string) ([]access.Pattern, error) {
 		all = append(all, p)
 	}
 	return all, nil
-}
-
-// location is how geo locates.
-func (g *GeoConfig) location(atlas *locate.Atlas) (locate.Config, error) {
-	cfg := locate.Config{Dir: string(g.Dir), City: string(g.City), ASN: string(g.ASN), Country: string(g.Country)}
-	for _, p := range g.Prefixes {
-		network, err := prefixes([]string{p.Prefix})
-		if err != nil {
-			return cfg, err
-		}
-		place := locate.Place{}
-		if p.Cloud != "" {
-			cloud, region := p.Cloud.split()
-			known, ok := atlas.Region(cloud, region)
-			if !ok {
-				known.Cloud, known.Region = cloud, region
-			}
-			place = known
-		}
-		if p.Country != "" {
-			c, err := locate.ParseCountry(p.Country)
-			if err != nil {
-				return cfg, fmt.Errorf("prefix %s: %w", p.Prefix, err)
-			}
-			if at, ok := atlas.Country(c); ok && !place.Located {
-				place.Lat, place.Lon, place.Radius, place.Located = at.Lat, at.Lon, at.Radius, true
-			}
-			place.Country, place.Continent = c, atlas.Continent(c)
-		}
-		switch {
-		case p.Country == "" && p.Cloud == "":
-			return cfg, fmt.Errorf("prefix %s: it says nothing of where that is; write country, or cloud", p.Prefix)
-		case place.Country == locate.Country{} && p.Lat+p.Lon != 0:
-			return cfg, fmt.Errorf("prefix %s: lat and lon need a country with them", p.Prefix)
-		case p.Lat < -90 || p.Lat > 90 || p.Lon < -180 || p.Lon > 180:
-			return cfg, fmt.Errorf("prefix %s: lat %v, lon %v is no place; want degrees north from -90 to 90, and east from -180 to 180", p.Prefix, p.Lat, p.Lon)
-		}
-		if p.Lat != 0 || p.Lon != 0 {
-			place.Lat, place.Lon, place.Radius, place.Located = float64(p.Lat), float64(p.Lon), 0, true
-		}
-		cfg.Prefixes = append(cfg.Prefixes, locate.Prefix{Prefix: network[0], Place: place})
-	}
-	return cfg, nil
 }
 
 // parseProbeBlob reads a blob that mirrors are asked for: UPSTREAM/REPOSITORY@DIGEST.

@@ -15,15 +15,26 @@ import (
 
 // LimitsConfig is what one listener takes in.
 type LimitsConfig struct {
-	MaxConnections          int      `yaml:"max_connections"`
-	MaxConnectionsPerClient int      `yaml:"max_connections_per_client"`
-	MaxRequests             int      `yaml:"max_requests"`
-	MaxRequestsPerClient    int      `yaml:"max_requests_per_client"`
-	MaxStreams              int      `yaml:"max_streams"`
-	MaxHeaderSize           Size     `yaml:"max_header_size"`
-	HeaderTimeout           Duration `yaml:"header_timeout"`
-	IdleTimeout             Duration `yaml:"idle_timeout"`
-	MinRate                 Rate     `yaml:"min_rate"`
+	// connections at once; 0 is no limit. A client, which is an IPv4 address or 64 bits of IPv6, gets another one as
+	// long as it has fewer than three times as many as are free, so that one alone leaves a quarter. What is over is
+	// told 429 (its own share) or 503, with `Retry-After`; far more is reset
+	MaxConnections int `yaml:"max_connections"`
+	// of one client, besides its share; 0 is no further limit. Those of `trusted_proxies` are not counted
+	MaxConnectionsPerClient int `yaml:"max_connections_per_client"`
+	// requests in flight, shared in the same way; 0 is no limit
+	MaxRequests int `yaml:"max_requests"`
+	// of one client, besides its share; behind `trusted_proxies` of the client they name
+	MaxRequestsPerClient int `yaml:"max_requests_per_client"`
+	// requests at once on one connection of HTTP/2
+	MaxStreams int `yaml:"max_streams"`
+	// of a request's line and headers together; more is 431
+	MaxHeaderSize Size `yaml:"max_header_size"`
+	// for the TLS handshake, and again for the headers of a request
+	HeaderTimeout Duration `yaml:"header_timeout"`
+	// for which a connection may do nothing between two requests
+	IdleTimeout Duration `yaml:"idle_timeout"`
+	// a client that takes or sends less is cut off, measured over 4 MiB: at 16KiB that is after 256 s; 0 is no limit
+	MinRate Rate `yaml:"min_rate"`
 }
 
 // SetDefaults sets the defaults of a listener's limits.
