@@ -33,7 +33,6 @@ func TestTheReferenceSaysWhatTheCodeSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if *update {
-		//nolint:gosec // documentation is public
 		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}

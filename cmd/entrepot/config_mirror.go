@@ -17,7 +17,7 @@ type MirrorNodeConfig struct {
 	Windows []string `yaml:"windows"`
 	// of the windows, such as `Europe/Zurich`
 	TimeZone string `yaml:"time_zone"`
-	// between two looks at what has changed
+	// how soon what failed is tried again; what the ledger has new is fetched at once
 	Every Duration `yaml:"every"`
 	// how often everything is looked at: whether it is still in the store, and what was attached to images since
 	Recheck Duration `yaml:"recheck"`

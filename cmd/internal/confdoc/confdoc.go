@@ -80,11 +80,13 @@ func Tables(document string, keys []Key) (string, error) {
 	}
 	return table.ReplaceAllStringFunc(document, func(old string) string {
 		m := table.FindStringSubmatch(old)
-		text := m[1] + "\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
-		for _, name := range strings.Fields(m[2]) {
-			text += rows[name]
+		var text strings.Builder
+		text.WriteString(m[1] + "\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n")
+		for name := range strings.FieldsSeq(m[2]) {
+			text.WriteString(rows[name])
 		}
-		return text + "\n" + m[3]
+		text.WriteString("\n" + m[3])
+		return text.String()
 	}), errors.Join(problems...)
 }
 
