@@ -245,7 +245,7 @@ func declaredMetrics(t *testing.T) map[string]bool {
 func walkSource(t *testing.T, visit func(*ast.File, *token.FileSet)) {
 	t.Helper()
 	for _, room := range []string{"blobstore", "cmd", "geo", "promote", "proxy", "registry"} {
-		err := filepath.WalkDir(filepath.Join("..", room), func(name string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join("..", room), func(name string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 				return err
 			}

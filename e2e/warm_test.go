@@ -14,9 +14,16 @@ import (
 
 // warmLine is a line that entrepot warm says.
 type warmLine struct {
-	Event, Name, Digest, Error string
-	Bytes                      int64
-	Summary                    struct{ Names, Failed, Blobs int }
+	Event   string `json:"event"`
+	Name    string `json:"name"`
+	Digest  string `json:"digest"`
+	Error   string `json:"error"`
+	Bytes   int64  `json:"bytes"`
+	Summary struct {
+		Names  int `json:"names"`
+		Failed int `json:"failed"`
+		Blobs  int `json:"blobs"`
+	} `json:"summary"`
 }
 
 // warm runs entrepot warm with a list, and returns its lines of JSON.

@@ -98,8 +98,6 @@ func (s *fillSet) progress(d digest.Digest) int64 {
 }
 
 // get finds the digest's fill, or starts it with its first reader.
-//
-//nolint:contextcheck // a fill outlives the request that starts it
 func (s *fillSet) get(ctx context.Context, d digest.Digest, hint int64, sources []source) (f *fill, started bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,8 +127,6 @@ func (s *fillSet) of(d digest.Digest) *fill {
 
 // start gives the first reader of a fill that is reached through it only, and runs
 // for whom ctx counts. Errors: errClosing.
-//
-//nolint:contextcheck // a fill outlives the request that starts it
 func (s *fillSet) start(ctx context.Context, g goal, sources []source) (*fillReader, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -262,8 +262,6 @@ func (n *names[V]) checked(e *nameEntry[V], c *check[V], collapsed bool, act act
 }
 
 // start begins a check, for whom asks counts. Call with e.mu held.
-//
-//nolint:contextcheck // a check outlives the request that starts it
 func (n *names[V]) start(asks context.Context, key nameKey, e *nameEntry[V], policy *Policy, head bool) *check[V] {
 	key = key.clone()
 	c := &check[V]{done: make(chan struct{})}

@@ -140,7 +140,7 @@ type Node struct {
 	id              string
 	metrics         *metrics
 
-	keeper          *keeper
+	keeper *keeper
 
 	base    context.Context // of background work
 	endBase context.CancelFunc

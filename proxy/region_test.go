@@ -81,7 +81,7 @@ func inOrder(nodes []*testNode, d digest.Digest) []*testNode {
 type sentOf struct{ bytes atomic.Int64 }
 
 func (s *sentOf) count(up *script) {
-	up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
 		up.mu.Lock()
 		c := up.content[r.URL.Path]
 		up.mu.Unlock()
@@ -366,7 +366,7 @@ func TestPeerThatWaitsForUpstreamIsWaitedFor(t *testing.T) {
 	up, g := newScript(t), newGate()
 	d, body := up.blob(4*mib, 1)
 	_, other, _ := startPair(t, up, d, hurried)
-	up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
 		g.hold(w, r, body, 2*mib)
 		return true
 	})
@@ -439,7 +439,7 @@ func TestNodeThatComesBackTakesWhatItsDeputyHasBegun(t *testing.T) {
 	owns, follows := turns(d)
 	s := httptest.NewUnstartedServer(nil)
 	deputy := startNode(t, t.TempDir(), []string{up.URL}, patient, withPeers(follows, "http://"+s.Listener.Addr().String()))
-	up.do(func(w http.ResponseWriter, r *http.Request, n int) bool {
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
 		g.hold(w, r, body, 2*mib)
 		return true
 	})

@@ -28,7 +28,9 @@ func TestLargeManifestsForSlowClientsAreBoundedInMemory(t *testing.T) {
 	w := stalledWriter{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
 	var slow sync.WaitGroup
 	for range 3 {
-		slow.Go(func() { h.ServeHTTP(stalledWriter{httptest.NewRecorder(), w.begun, w.let}, newRequest(http.MethodGet, "/v2/app/manifests/v1")) })
+		slow.Go(func() {
+			h.ServeHTTP(stalledWriter{httptest.NewRecorder(), w.begun, w.let}, newRequest(http.MethodGet, "/v2/app/manifests/v1"))
+		})
 		<-w.begun
 	}
 	resp := ask(t, h, http.MethodGet, "/v2/app/manifests/v1", nil)

@@ -46,14 +46,14 @@ func (c *Config) listeners() (all []*LimitsConfig) {
 // open its files. The Go runtime has raised the soft limit to the hard one before.
 func (c *Config) fitHandles(open uint64, log *slog.Logger) {
 	needed := c.handles()
-	if uint64(needed) <= open { //nolint:gosec // it is not negative
+	if uint64(needed) <= open {
 		return
 	}
 	fixed := handlesBesides
 	if c.Node != nil {
 		fixed += handlesOfFill * c.Node.MaxFills
 	}
-	share := max(0.1, float64(int(min(open, 1<<30))-fixed)/float64(needed-fixed)) //nolint:gosec // it is small enough
+	share := max(0.1, float64(int(min(open, 1<<30))-fixed)/float64(needed-fixed))
 	for _, l := range c.listeners() {
 		l.MaxConnections = max(min(l.MaxConnections, 16), int(share*float64(l.MaxConnections)))
 		l.MaxRequests = max(min(l.MaxRequests, 16), int(share*float64(l.MaxRequests)))

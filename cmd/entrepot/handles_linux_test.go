@@ -19,7 +19,7 @@ node:
   limits: {max_connections: 0, max_requests: 0}
   upstreams: {up.example: {urls: [%q]}}`, up.URL))
 	most := p.files(t) + 40
-	limit := unix.Rlimit{Cur: uint64(most), Max: uint64(most)} //nolint:gosec // it is small
+	limit := unix.Rlimit{Cur: uint64(most), Max: uint64(most)}
 	if err := unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -63,8 +63,10 @@ func (c check) limits(path string, l *LimitsConfig) {
 		key   string
 		value int
 	}{
-		{"max_connections", l.MaxConnections}, {"max_connections_per_client", l.MaxConnectionsPerClient},
-		{"max_requests", l.MaxRequests}, {"max_requests_per_client", l.MaxRequestsPerClient},
+		{"max_connections", l.MaxConnections},
+		{"max_connections_per_client", l.MaxConnectionsPerClient},
+		{"max_requests", l.MaxRequests},
+		{"max_requests_per_client", l.MaxRequestsPerClient},
 	} {
 		if n.value < 0 {
 			c.Problemf(path+"."+n.key, "%s.%s is %d; it must be 0 (no limit) or more", path, n.key, n.value)

@@ -481,7 +481,11 @@ router:
 			defer c.Close()
 		}
 		a := ask(t.Context(), clientAt("127.0.0.2"), "http://"+at+"/v2/")
-		var body struct{ Errors []struct{ Code string } }
+		var body struct {
+			Errors []struct {
+				Code string `json:"code"`
+			} `json:"errors"`
+		}
 		if a.status != http.StatusTooManyRequests || a.retryAfter == "" || json.Unmarshal(a.body, &body) != nil || len(body.Errors) != 1 || body.Errors[0].Code != "TOOMANYREQUESTS" {
 			t.Errorf("%s answered the third of two connections with %+v: %s", role, a.status, a.body)
 		}

@@ -278,7 +278,7 @@ func (p *process) open(ctx context.Context, d door, address Address, files *TLSC
 	if files != nil {
 		pair, err := certs.Load(string(files.Cert), string(files.Key), log)
 		if err != nil {
-			d.Close()
+			_ = d.Close()
 			return fmt.Errorf("%s.tls: %w", d.role, err)
 		}
 		p.registry.MustRegister(certMetric(d.role, pair))
@@ -340,10 +340,10 @@ func (p *process) shutdown(cut context.Context, timeout time.Duration) error {
 func (p *process) closeListeners() {
 	p.end()
 	if p.admin != nil {
-		p.admin.Close()
+		_ = p.admin.Close()
 	}
 	for _, d := range p.doors {
-		d.Close()
+		_ = d.Close()
 	}
 }
 

@@ -30,11 +30,11 @@ func (w *world) startFiles(t testing.TB) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatalf("writing files: %v", err)
 		}
-		if err := os.WriteFile(path, content, 0o644); err != nil { //nolint:gosec // nginx reads it
+		if err := os.WriteFile(path, content, 0o644); err != nil {
 			t.Fatalf("writing files: %v", err)
 		}
 	}
-	if err := os.Chmod(w.files, 0o755); err != nil { //nolint:gosec // so too
+	if err := os.Chmod(w.files, 0o755); err != nil {
 		t.Fatalf("writing files: %v", err)
 	}
 	server := httptest.NewServer(http.FileServer(http.Dir(w.files)))

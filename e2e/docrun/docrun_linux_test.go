@@ -89,7 +89,7 @@ func install(t *testing.T) string {
 	}
 	// kubeadm is not to be had for tests. This is its output.
 	kubeadm := "#!/bin/sh\nprintf 'registry.k8s.io/kube-proxy:v1.36.0\\nregistry.k8s.io/coredns/coredns:v1.13.1\\nregistry.k8s.io/pause:3.10\\n'\n"
-	if err := os.WriteFile(filepath.Join(dir, "kubeadm"), []byte(kubeadm), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(dir, "kubeadm"), []byte(kubeadm), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, pkg := range map[string]string{"skopeo": "skopeo", "curl": "curl", "htpasswd": "apache2-utils"} {

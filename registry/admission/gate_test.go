@@ -128,7 +128,9 @@ func say(text string) http.HandlerFunc {
 func wantRefusal(t testing.TB, resp *http.Response, status int) {
 	t.Helper()
 	var body struct {
-		Errors []struct{ Code, Message string }
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
 	}
 	if resp.StatusCode != status || resp.Header.Get("Retry-After") != "1" {
 		t.Fatalf("got %d with Retry-After %q, want %d", resp.StatusCode, resp.Header.Get("Retry-After"), status)
@@ -201,7 +203,7 @@ func TestConnectionsThatAreTooManyAreEndedThoughTheyAskNothing(t *testing.T) {
 
 func TestRequestsInFlightAreBoundedAndSharedByClients(t *testing.T) {
 	hold, entered := make(chan struct{}), make(chan struct{}, 64)
-	s := serve(t, Config{MaxRequests: 16}, func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, Config{MaxRequests: 16}, func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			entered <- struct{}{}
 			<-hold

@@ -115,6 +115,8 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, why reason) {
 		}
 		e = registry.Errorf(errcode.ErrorCodeTooManyRequests, "there are too many %s from your address: come back when some have ended", what)
 		e.Status = http.StatusTooManyRequests
+	case tooSlow, reasons: // nobody is refused for these
+		return
 	}
 	e.RetryAfter = gateRetry
 	e.ServeHTTP(w, r)

@@ -24,7 +24,7 @@ func by(t testing.TB, address string) context.Context {
 }
 
 // take acquires a place that is there at once.
-func take(t *testing.T, q *Queue, ctx context.Context) (release func()) {
+func take(ctx context.Context, t *testing.T, q *Queue) (release func()) {
 	t.Helper()
 	got := make(chan func(), 1)
 	go func() {
@@ -45,7 +45,7 @@ func take(t *testing.T, q *Queue, ctx context.Context) (release func()) {
 }
 
 // want begins to wait for a place. What it returns says whether it has one.
-func want(t *testing.T, q *Queue, ctx context.Context) (served func() bool, release func()) {
+func want(ctx context.Context, t *testing.T, q *Queue) (served func() bool, release func()) {
 	t.Helper()
 	got := make(chan func(), 1)
 	go func() {
@@ -62,7 +62,7 @@ func TestAClientWithAThousandWishesDelaysAnotherByOnePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(QueueConfig{What: "places", Places: 2})
 		greedy, modest := by(t, "127.0.0.2"), by(t, "127.0.0.3")
-		first, second := take(t, q, greedy), take(t, q, greedy)
+		first, second := take(greedy, t, q), take(greedy, t, q)
 		ctx, giveUp := context.WithCancel(greedy)
 		var waiting sync.WaitGroup
 		for range 1000 {
@@ -74,7 +74,7 @@ func TestAClientWithAThousandWishesDelaysAnotherByOnePlace(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		served, release := want(t, q, modest)
+		served, release := want(modest, t, q)
 		first()
 		second()
 		if !served() {
@@ -93,7 +93,7 @@ func TestEachClientLeavesAQuarterOfWhatItFinds(t *testing.T) {
 		var held []func()
 		fill := func(address string) (n int) {
 			for {
-				served, release := want(t, q, by(t, address))
+				served, release := want(by(t, address), t, q)
 				if !served() {
 					return n
 				}
@@ -123,15 +123,15 @@ func TestWorkThatAnotherClientBeganWaitsInTheLineOfWhoeverJoins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(QueueConfig{What: "places", Places: 1})
 		greedy, modest := by(t, "127.0.0.2"), by(t, "127.0.0.3")
-		release := take(t, q, greedy)
+		release := take(greedy, t, q)
 		var before []func() bool
 		var ends []func()
 		for range 10 {
-			served, end := want(t, q, greedy)
+			served, end := want(greedy, t, q)
 			before, ends = append(before, served), append(ends, end)
 		}
 		party := NewParty(greedy)
-		served, end := want(t, q, party.Context(t.Context()))
+		served, end := want(party.Context(t.Context()), t, q)
 		party.Join(modest)
 		release() // the greedy client's turn comes first
 		if before[0]() {
@@ -153,10 +153,10 @@ func TestWorkThatAnotherClientBeganWaitsInTheLineOfWhoeverJoins(t *testing.T) {
 func TestTheWaitingRoomIsSharedAndItsEndIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(QueueConfig{What: "downloads", Places: 1, Waiting: 4})
-		release := take(t, q, by(t, "127.0.0.2"))
+		release := take(by(t, "127.0.0.2"), t, q)
 		ctx, cancel := context.WithCancel(by(t, "127.0.0.2"))
 		for range 3 {
-			want(t, q, ctx)
+			want(ctx, t, q)
 		}
 		refused := func(address string) *Busy {
 			_, err := q.Acquire(by(t, address))
@@ -170,7 +170,7 @@ func TestTheWaitingRoomIsSharedAndItsEndIsTold(t *testing.T) {
 			t.Error("the client that fills the waiting room is not told that it is its own share")
 		}
 		other, cancelOther := context.WithCancel(by(t, "127.0.0.3"))
-		want(t, q, other)
+		want(other, t, q)
 		if refused("127.0.0.4").Share {
 			t.Error("a client that has nothing is told that it is over its share")
 		}
@@ -188,8 +188,8 @@ func TestTheWaitingRoomIsSharedAndItsEndIsTold(t *testing.T) {
 func TestPatienceEndsButNotOfWorkThatHasBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(QueueConfig{What: "downloads", Places: 1, Patience: 20 * time.Second})
-		release := take(t, q, by(t, "127.0.0.2"))
-		served, end := want(t, q, Patiently(by(t, "127.0.0.3")))
+		release := take(by(t, "127.0.0.2"), t, q)
+		served, end := want(Patiently(by(t, "127.0.0.3")), t, q)
 		start := time.Now()
 		_, err := q.Acquire(by(t, "127.0.0.3"))
 		var busy *Busy
@@ -248,11 +248,11 @@ func TestALineForgetsWhoGaveUpBehindOneWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(QueueConfig{What: "places", Places: 1})
 		client := by(t, "127.0.0.2")
-		release := take(t, q, client)
-		_, end := want(t, q, client)
+		release := take(client, t, q)
+		_, end := want(client, t, q)
 		for range 1000 {
 			ctx, cancel := context.WithCancel(client)
-			want(t, q, ctx)
+			want(ctx, t, q)
 			cancel()
 		}
 		synctest.Wait()
