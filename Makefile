@@ -59,7 +59,7 @@ chart-docs:
 test: unit chart e2e
 
 unit: tools
-	$(GO) test -race -shuffle=on -p 2 -timeout 10m $(UNIT)
+	$(GO) test -race -shuffle=on -p 2 -timeout 20m $(UNIT)
 
 # The Helm chart and the compose file, in a module of their own, whose list of
 # dependencies follows this one.
@@ -69,7 +69,7 @@ chart: tools
 # After the others and one package at a time: these start servers, and two
 # cores are soon busy.
 e2e: tools
-	$(GO) test -p 1 -timeout 20m ./e2e/...
+	$(GO) test -p 1 -timeout 40m ./e2e/...
 
 # Everything breaks, for some minutes and each seed: what must not happen then is
 # counted, in docs/RELIABILITY.md.

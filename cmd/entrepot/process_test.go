@@ -173,6 +173,9 @@ func start(t *testing.T, config string) *served {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it has ended already, when the test went well
 		<-p.ended
+		if cmd.ProcessState == nil { // nobody wanted to know how it ended
+			_ = cmd.Wait()
+		}
 	})
 	line := p.waitFor(t, "serving")
 	p.node, p.admin = fmt.Sprint(line["node"]), fmt.Sprint(line["admin"])
