@@ -77,7 +77,7 @@ func StartTokenServer(t testing.TB, passwords map[string]string, pulls map[strin
 
 // Config is the tokens section of a node's access that believes the server.
 func (s *TokenServer) Config() map[string]any {
-	return map[string]any{"issuer": s.Issuer, "audience": s.Audience, "jwks": s.URL + "/jwks", "realm": s.URL + "/token"}
+	return map[string]any{"issuer": s.Issuer, "audience": s.Audience, "jwks": s.URL + "/jwks", "realm": strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/token"}
 }
 
 // Scopes are those that were asked for.
@@ -122,7 +122,14 @@ func (s *TokenServer) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": 60})
+	err = json.NewEncoder(w).Encode(struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int    `json:"expires_in"` // seconds
+	}{token, token, 60})
+	if err != nil {
+		return // who asked is gone
+	}
 }
 
 func (s *TokenServer) sign(claims map[string]any) (string, error) {
