@@ -135,8 +135,17 @@ func TestBundleCrossesAnAirGap(t *testing.T) {
 	}
 	t.Run("into an origin", func(t *testing.T) {
 		origin := testenv.StartOrigin(t, testenv.OriginConfig{})
-		cmd := testenv.EntrepotCommand(t, far.binary, origin.Docker, "import", parts[0], "--to", origin.URL(), "--key", c.world.Key+".pub")
-		if got := testenv.Run(t, cmd); got.Status != 0 {
+		push := func(names ...string) testenv.Command {
+			args := []string{"import", parts[0], "--to", origin.URL(), "--key", c.world.Key + ".pub"}
+			for _, name := range names {
+				args = append(args, "--name", name)
+			}
+			return testenv.Run(t, testenv.EntrepotCommand(t, far.binary, origin.Docker, args...))
+		}
+		if got := push(c.world.Origin.Host()+"/release", c.world.Origin.URL()); got.Status != 1 || !strings.Contains(got.Stderr, "the ledger does not say so") {
+			t.Errorf("by names that these are not: status %d, %s", got.Status, got.Stderr)
+		}
+		if got := push(c.world.Origin.Host(), c.world.Origin.URL()); got.Status != 0 {
 			t.Fatalf("import: status %d, %s", got.Status, got.Stderr)
 		}
 		below := slices.Clone(c.wanted)

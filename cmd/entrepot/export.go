@@ -49,6 +49,7 @@ type exported struct {
 	bundle.Upstream
 
 	ledger *LedgerConfig // nil without one
+	names  []string      // what it calls the upstream
 }
 
 func exportCommand() *cobra.Command {
@@ -200,7 +201,7 @@ func (e *exporting) openLedger(ctx context.Context) error {
 			for i, u := range urls {
 				texts[i] = string(u)
 			}
-			up.Names = ledgerNames(l, name, texts)
+			up.names = ledgerNames(l, name, texts)
 			if one != nil && ledgerID(one) != ledgerID(l) {
 				return errors.New("the node follows several ledgers, and a bundle has one: write a configuration for each")
 			}
@@ -361,7 +362,7 @@ func (e *exporting) each(kind ledger.Kind, do func(up *exported, path string, en
 	}
 	for i := range e.ups {
 		if up := &e.ups[i]; up.Kind == kind && up.ledger != nil {
-			for path, entry := range e.log.State().NamesBelow(kind, up.Names) {
+			for path, entry := range e.log.State().NamesBelow(kind, up.names) {
 				do(up, path, &entry)
 			}
 		}

@@ -19,13 +19,14 @@ import (
 // importing is a bundle on its way in.
 type importing struct {
 	config, to, keyFile string
+	names               []string // what the ledger calls what is pushed to
 	unproven            bool
 }
 
 func importCommand() *cobra.Command {
 	var i importing
 	cmd := &cobra.Command{
-		Use:   "import BUNDLE... --config FILE | --to URL --key FILE.pub",
+		Use:   "import BUNDLE... --config FILE | --to URL --key FILE.pub --name NAME...",
 		Short: "Take in a bundle of entrepot export, verified",
 		Long: `Import compares every byte of a bundle with its sums and digests, and its names with
 its ledger by your copy of the ledger's public key. BUNDLE is its path, its parts, or the
@@ -37,7 +38,9 @@ it is (a file:// URL). A bundle whose ledger is older than, or not the same as, 
 before is refused. The node then serves what bundles brought, and nothing else.
 
 With --to it is pushed to an origin, or any registry and file server, with the login of
-the docker configuration.`,
+the docker configuration. --name is what the ledger calls the registry, and the file
+server, whose names these are: registry.example.org, https://dl.example.org. A bundle is
+not believed about that.`,
 		Args: cobra.MinimumNArgs(1),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			if (i.to == "") == !cmd.Flags().Changed("config") {
@@ -45,6 +48,9 @@ the docker configuration.`,
 			}
 			if i.to != "" && i.keyFile == "" {
 				return errors.New("import --to needs --key, the ledger's public key")
+			}
+			if i.to != "" && len(i.names) == 0 {
+				return errors.New("import --to needs --name, what the ledger calls the registry or the file server whose names these are")
 			}
 			return nil
 		},
@@ -62,6 +68,7 @@ the docker configuration.`,
 	flags.StringVar(&i.config, "config", "", "configuration `FILE` of the node")
 	flags.StringVar(&i.to, "to", "", "`URL` of the origin")
 	flags.StringVar(&i.keyFile, "key", "", "`FILE.pub` with the ledger's public key, for --to")
+	flags.StringArrayVar(&i.names, "name", nil, "`NAME` that the ledger has for the registry or the file server, for --to; may be repeated, and the first counts that ever had a name")
 	flags.BoolVar(&i.unproven, "unproven", false, "take in names that no ledger has, too: they are what whoever wrote the bundle says")
 	return cmd
 }
@@ -118,7 +125,8 @@ func (i *importing) push(ctx context.Context, cmd *cobra.Command, r *bundle.Read
 	if err != nil {
 		return err
 	}
-	if err := r.Contents.Check(state, nil, i.unproven); err != nil {
+	called := func(ledger.Kind, string) []string { return i.names }
+	if err := r.Contents.Check(state, called, i.unproven); err != nil {
 		return err
 	}
 	client, err := transfer.New(transfer.Config{})
@@ -212,20 +220,9 @@ func (i *importing) load(ctx context.Context, cmd *cobra.Command, r *bundle.Read
 // place checks the bundle against the node's configuration, puts its ledger where the node
 // reads it, and returns its names.
 func (i *importing) place(ctx context.Context, r *bundle.Reader, cfg *NodeConfig) ([]mirror.Name, error) {
-	called := map[string][]string{}
 	var l *LedgerConfig
 	for _, up := range r.Contents.Upstreams {
-		var has bool
-		var found *LedgerConfig
-		if up.Kind == ledger.Image {
-			var u UpstreamConfig
-			u, has = cfg.Upstreams[up.Name]
-			found = u.Ledger
-		} else {
-			var f FileUpstreamConfig
-			f, has = cfg.Files[up.Name]
-			found = f.Ledger
-		}
+		found, has := ledgerOf(cfg, up.Kind, up.Name)
 		switch {
 		case !has && r.Contents.Has(up):
 			return nil, fmt.Errorf("the bundle has %ss of %s, which is no upstream of the node: add it, with offline: true", up.Kind, up.Name)
@@ -235,10 +232,16 @@ func (i *importing) place(ctx context.Context, r *bundle.Reader, cfg *NodeConfig
 			return nil, errors.New("the upstreams of the bundle have different ledgers in the configuration, and it has one")
 		}
 		l = found
-		called[string(up.Kind)+" "+up.Name] = ledgerNames(found, up.Name, nil)
 	}
 	if l == nil && !i.unproven {
 		return nil, errors.New("no upstream of the bundle has a ledger in the configuration, so that nothing proves its names; --unproven takes them as they are")
+	}
+	called := func(kind ledger.Kind, upstream string) []string {
+		found, _ := ledgerOf(cfg, kind, upstream)
+		if found == nil {
+			return nil
+		}
+		return ledgerNames(found, upstream, nil)
 	}
 	state := new(ledger.State)
 	if l != nil && r.HasLedger() {
@@ -275,6 +278,17 @@ func (i *importing) place(ctx context.Context, r *bundle.Reader, cfg *NodeConfig
 		names = append(names, mirror.Name{Upstream: f.Upstream, Kind: ledger.File, Path: f.Path, Digest: f.Digest, Size: f.Size})
 	}
 	return names, nil
+}
+
+// ledgerOf is the ledger of an upstream in a node's configuration, if it has the upstream;
+// nil without one.
+func ledgerOf(cfg *NodeConfig, kind ledger.Kind, upstream string) (l *LedgerConfig, has bool) {
+	if kind == ledger.Image {
+		u, has := cfg.Upstreams[upstream]
+		return u.Ledger, has
+	}
+	f, has := cfg.Files[upstream]
+	return f.Ledger, has
 }
 
 // redirectUpstreams has a node pull from a bundle that is served at a URL.

@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -159,7 +158,21 @@ func TestBundleBegunWithAnotherSplitIsToldApart(t *testing.T) {
 	}
 }
 
-func TestContentsAreHeldAgainstTheLedger(t *testing.T) {
+// digestOf is that of blobOf.
+func digestOf(n int) digest.Digest { return digest.FromBytes(blobOf(n)) }
+
+// entryOf is an entry about an image at registry.test.
+func entryOf(action ledger.Action, name string, n int) ledger.Entry {
+	e := ledger.Entry{Kind: ledger.Image, Action: action, Name: name, Destinations: []string{"registry.test"}, Digest: digestOf(n)}
+	if action == ledger.Delete {
+		e.Digest = ""
+	}
+	return e
+}
+
+// stateOf is that of a ledger with some entries.
+func stateOf(t *testing.T, entries ...ledger.Entry) *ledger.State {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "key")
 	if err := ledger.GenerateKey("origin.test/ledger", file); err != nil {
 		t.Fatal(err)
@@ -172,24 +185,23 @@ func TestContentsAreHeldAgainstTheLedger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := func(n int) digest.Digest { return digest.FromBytes(blobOf(n)) }
-	entry := func(action ledger.Action, name string, n int) ledger.Entry {
-		e := ledger.Entry{Kind: ledger.Image, Action: action, Name: name, Destinations: []string{"registry.test"}, Digest: d(n)}
-		if action == ledger.Delete {
-			e.Digest = ""
-		}
-		return e
-	}
-	_, err = log.Append(context.Background(), func(*ledger.State) ([]ledger.Entry, error) {
-		return []ledger.Entry{
-			entry(ledger.Set, "app:v1", 1), entry(ledger.Set, "app:moved", 1), entry(ledger.Set, "app:moved", 2),
-			entry(ledger.Set, "app:gone", 1), entry(ledger.Delete, "app:gone", 0), entry(ledger.Set, "app:bad", 3),
-			{Action: ledger.Revoke, Name: d(3).String(), Digest: d(3), Reason: "it is bad"},
-		}, nil
-	})
-	if err != nil {
+	if _, err := log.Append(t.Context(), func(*ledger.State) ([]ledger.Entry, error) { return entries, nil }); err != nil {
 		t.Fatal(err)
 	}
+	return log.State()
+}
+
+// calls is what an importer knows the ledger to call each upstream.
+func calls(names ...string) func(ledger.Kind, string) []string {
+	return func(ledger.Kind, string) []string { return names }
+}
+
+func TestContentsAreHeldAgainstTheLedger(t *testing.T) {
+	state := stateOf(t,
+		entryOf(ledger.Set, "app:v1", 1), entryOf(ledger.Set, "app:moved", 1), entryOf(ledger.Set, "app:moved", 2),
+		entryOf(ledger.Set, "app:gone", 1), entryOf(ledger.Delete, "app:gone", 0), entryOf(ledger.Set, "app:bad", 3),
+		ledger.Entry{Action: ledger.Revoke, Name: digestOf(3).String(), Digest: digestOf(3), Reason: "it is bad"},
+	)
 	for _, row := range []struct {
 		tag     string
 		n       int
@@ -206,12 +218,37 @@ func TestContentsAreHeldAgainstTheLedger(t *testing.T) {
 		{"never", 1, false, false},
 		{"never", 1, true, true},
 	} {
-		c := Contents{
-			Upstreams: []Upstream{{Name: "near.test", Kind: ledger.Image, Names: []string{"elsewhere.test"}}},
-			Images:    []Image{{Upstream: "near.test", Repository: "app", Tag: row.tag, Root: ocispec.Descriptor{Digest: d(row.n)}}},
-		}
-		err := c.Check(log.State(), map[string][]string{"image near.test": {"registry.test"}}, row.unknown)
+		c := Contents{Images: []Image{{Upstream: "near.test", Repository: "app", Tag: row.tag, Root: ocispec.Descriptor{Digest: digestOf(row.n)}}}}
+		err := c.Check(state, calls("registry.test"), row.unknown)
 		if (err == nil) != row.right || err != nil && !errors.Is(err, ErrUnproven) {
+			t.Errorf("%+v: %v", row, err)
+		}
+	}
+}
+
+// Nothing signs entrepot.json: whoever carries a bundle could have sandbox/app:v1 prove what
+// app:v1 is.
+func TestBundleIsNotBelievedAboutWhatTheLedgerCallsAnUpstream(t *testing.T) {
+	state := stateOf(t, entryOf(ledger.Set, "app:v1", 1), entryOf(ledger.Set, "sandbox/app:v1", 2))
+	c, err := parseContents(fmt.Appendf(nil, `{"version": 1,
+		"upstreams": [{"name": "registry.test", "kind": "image", "names": ["registry.test/sandbox"]}],
+		"images": [{"upstream": "registry.test", "repository": "app", "tag": "v1", "root": {"digest": %q}}]}`, digestOf(2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		called  []string
+		unknown bool
+		right   bool
+	}{
+		{[]string{"registry.test"}, false, false},
+		{[]string{"registry.test"}, true, false},
+		{nil, false, false}, // an upstream without a ledger: nothing proves its names
+		{nil, true, true},
+		{[]string{"registry.test/sandbox"}, false, true}, // the importer's own word
+		{[]string{"registry.test", "registry.test/sandbox"}, false, false},
+	} {
+		if err := c.Check(state, calls(row.called...), row.unknown); (err == nil) != row.right || err != nil && !errors.Is(err, ErrUnproven) {
 			t.Errorf("%+v: %v", row, err)
 		}
 	}

@@ -17,7 +17,8 @@
 // and each name is what the newest entry about it, up to that checkpoint, says. A proof of
 // inclusion alone would not show that there is no newer entry, so all of them are in it.
 // What it cannot prove is that there is no newer checkpoint: whoever brings bundles can
-// bring an old one. An importer that has seen a newer one refuses it.
+// bring an old one. An importer that has seen a newer one refuses it. Nor can it say what
+// the ledger calls an upstream, since nothing signs entrepot.json: that the importer knows.
 //
 // A [Writer] makes a bundle, and goes on with one that was interrupted. A [Reader] checks
 // and serves one.
@@ -54,8 +55,6 @@ const contentsVersion = 1
 type Upstream struct {
 	Name string      `json:"name"` // by which clients know it
 	Kind ledger.Kind `json:"kind"`
-	// Names are what the ledger calls it; none where it has no ledger.
-	Names []string `json:"names,omitempty"`
 }
 
 // Image is an image under one of its names.
@@ -125,21 +124,14 @@ func digestOfPath(path string) (digest.Digest, bool) {
 	return d, ok && d.Validate() == nil
 }
 
-// Check holds every name against a ledger, whose state has to be of the bundle. names are
-// what the ledger calls an upstream, by its name; an upstream that has none there counts
-// with those that the bundle says. Errors: ErrUnproven.
-func (c *Contents) Check(s *ledger.State, names map[string][]string, unknown bool) error {
-	ups := map[string]Upstream{}
-	for _, u := range c.Upstreams {
-		key := string(u.Kind) + " " + u.Name
-		if given := names[key]; given != nil {
-			u.Names = given
-		}
-		ups[key] = u
-	}
+// Check holds every name against a ledger, whose state has to be of the bundle. called are
+// the names that the ledger has for an upstream; they come from the importer, since whoever
+// carries a bundle could have it prove one upstream's names by another's. The ledger knows
+// nothing of an upstream without any; with unknown, such names pass. Errors: ErrUnproven.
+func (c *Contents) Check(s *ledger.State, called func(kind ledger.Kind, upstream string) []string, unknown bool) error {
 	var wrong []error
 	check := func(kind ledger.Kind, upstream, path string, d digest.Digest) {
-		err := proven(s, ups[string(kind)+" "+upstream].Names, kind, path, d)
+		err := proven(s, called(kind, upstream), kind, path, d)
 		if err != nil && !(unknown && errors.Is(err, errUnknown)) {
 			wrong = append(wrong, fmt.Errorf("%s/%s: %w", upstream, path, err))
 		}
