@@ -272,6 +272,7 @@ func (n *Node) addFileUpstreams(cfg *Config, m *metrics) error {
 		if err != nil {
 			return fmt.Errorf("upstream %s of files: %w", fc.Name, err)
 		}
+		fc.LoopID = n.id
 		fc.Observe, fc.Patience, fc.Config.Files = m.observe(fc.Name), cfg.MaxFillWait, true
 		client, err := upstream.New(fc.Config)
 		if err != nil {

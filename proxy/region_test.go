@@ -17,6 +17,8 @@ import (
 
 	"entrepot/promote/ledger"
 	"entrepot/proxy/peers"
+	"entrepot/proxy/upstream"
+	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -508,6 +510,47 @@ func TestNodesThatAreEachOthersUpstreamsAnswerAtOnce(t *testing.T) {
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
+}
+
+func TestAFileUpstreamThatIsTheNodeItselfAnswersAtOnce(t *testing.T) {
+	s := httptest.NewUnstartedServer(nil)
+	files := func(c *Config) {
+		for name, path := range map[string]string{"deeper": "/deeper/a", "same": "/same"} {
+			c.Files = append(c.Files, FileUpstreamConfig{Config: upstream.Config{Name: name, URLs: []string{"http://" + s.Listener.Addr().String() + path}, ResponseTimeout: time.Minute}})
+		}
+	}
+	n := startNodeOn(t, s, t.TempDir(), 0, []string{"http://127.0.0.1:1"}, files)
+	s.Config.Handler = n.Node.Handler(registry.NewFileHandler(n.Node, registry.Config{}))
+	start := time.Now()
+	for _, path := range []string{"/deeper/x", "/same/x"} {
+		if g := n.get(t, path); g.err != nil || g.status < 500 {
+			t.Errorf("%s: %v", path, g)
+		}
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestAForgedLoopKeepsNobodyElseFromTheUpstream(t *testing.T) {
+	up := newScript(t)
+	up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		looped := strings.Count(r.Header.Get("CDN-Loop"), "id=") > 16
+		if looped {
+			w.WriteHeader(http.StatusLoopDetected)
+		}
+		return looped
+	})
+	n := startNode(t, t.TempDir(), []string{up.URL}, withPeers(0))
+	forged := strings.Repeat("entrepot; id=a, ", 16)
+	for i := range 8 {
+		d, _ := up.blob(1000, uint64(i+1))
+		if g := n.get(t, blobPath(d), "CDN-Loop", forged); g.status < 500 {
+			t.Errorf("a request that seems to have passed 16 nodes: %v", g)
+		}
+	}
+	d, body := up.blob(1000, 100)
+	n.get(t, blobPath(d)).wantBytes(t, 200, body)
 }
 
 func TestClientIsNoPeerWhateverItSends(t *testing.T) {

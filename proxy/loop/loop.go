@@ -26,6 +26,8 @@ const (
 	cdnID = "entrepot"
 	// maxPassed bounds how many nodes a request may have passed.
 	maxPassed = 16
+	// maxID bounds the id of a node, in bytes.
+	maxID = 64
 )
 
 // IDs are the ids of the nodes that a request has passed, the newest last.
@@ -38,12 +40,21 @@ func IDs(h http.Header) []string {
 		}
 		for param := range strings.SplitSeq(params, ";") {
 			key, value, _ := strings.Cut(strings.TrimSpace(param), "=")
-			if strings.EqualFold(key, "id") {
-				ids = append(ids, strings.Trim(value, `"`))
+			value = strings.Trim(value, `"`)
+			if strings.EqualFold(key, "id") && validID(value) {
+				ids = append(ids, value)
 			}
 		}
 	}
 	return ids
+}
+
+// validID says whether an id is one that nodes give themselves: others are of
+// clients, and would be sent on at any length.
+func validID(id string) bool {
+	return id != "" && len(id) <= maxID && !strings.ContainsFunc(id, func(r rune) bool {
+		return r != '-' && r != '_' && r != '.' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
 }
 
 type passedKey struct{}

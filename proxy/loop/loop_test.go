@@ -15,8 +15,10 @@ func TestRequestIsPassedOnceAndCarriesWhomItPassed(t *testing.T) {
 		"cloudflare; loops=99":            "entrepot; id=me", // what a client writes is not the node's word
 		"other; id=me":                    "entrepot; id=me",
 		"me; ;;, ,= id=me":                "entrepot; id=me",
-		"entrepot; id=me":                 "",
-		`other, entrepot; v=2;id="me"`:    "",
+		"entrepot; id=a b, entrepot; id=": "entrepot; id=me", // no node's
+		"entrepot; id=" + strings.Repeat("a", maxID+1): "entrepot; id=me",
+		"entrepot; id=me":                              "",
+		`other, entrepot; v=2;id="me"`:                 "",
 		strings.Repeat("entrepot; id=a,", maxPassed+1): "",
 	} {
 		got, stops := "", 0

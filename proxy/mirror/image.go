@@ -69,6 +69,9 @@ func (m *Mirror) fetchImage(ctx context.Context, r root, tags *tagLists, bytes f
 	if err == nil {
 		err = f.attachments(ctx)
 	}
+	if err != nil {
+		f.keepFormer(ctx)
+	}
 	held := image{Complete: err == nil, Attached: f.attached}
 	for d := range f.below {
 		held.Below = append(held.Below, d)
@@ -79,6 +82,24 @@ func (m *Mirror) fetchImage(ctx context.Context, r root, tags *tagLists, bytes f
 		err = kept
 	}
 	return err
+}
+
+// keepFormer counts what was held before as held: an attempt that did not come to
+// its end says nothing of what it did not reach, which may be what nobody else has
+// any more.
+func (f *fetching) keepFormer(ctx context.Context) {
+	var before image
+	if f.readRecord(context.WithoutCancel(ctx), f.root.key(), &before) != nil {
+		return // there is none
+	}
+	for _, d := range before.Below {
+		if _, reached := f.below[d]; !reached {
+			f.below[d] = false
+		}
+	}
+	for _, d := range before.Attached {
+		f.attach(d)
+	}
 }
 
 // tree brings a manifest and everything below it.

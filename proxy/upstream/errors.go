@@ -127,6 +127,10 @@ func statusError(resp *http.Response, conditional bool) *Error {
 		e.Kind = Denied
 	case s == http.StatusTooManyRequests:
 		e.Kind = RateLimited
+	case s == http.StatusLoopDetected:
+		// It is about what this request passed, which its client says too, and
+		// nothing that the endpoint could mend.
+		e.Kind = Invalid
 	case s >= http.StatusInternalServerError, s == http.StatusRequestTimeout:
 		e.Kind = Unavailable
 	default:
