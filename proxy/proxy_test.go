@@ -300,7 +300,7 @@ func (g got) wantError(t *testing.T, status int, code string) {
 // right is given.
 func (g got) wantCut(t *testing.T) {
 	t.Helper()
-	if g.err == nil {
+	if g.err == nil && g.status < 500 { // a fill that fails before anything was sent is told
 		t.Fatalf("got a complete response: %v; want one that is cut", g)
 	}
 }

@@ -96,7 +96,7 @@ func (t *trials) spent() bool {
 	if !slices.ContainsFunc(all, func(e *upstream.Endpoint) bool { return !t.bad[e] && !t.tired[e] }) {
 		clear(t.tired)
 	}
-	return len(t.bad) == len(all)
+	return len(all) > 0 && len(t.bad) == len(all) // an upstream without a network has none
 }
 
 func (t *trials) skip(e *upstream.Endpoint) bool {
