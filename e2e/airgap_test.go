@@ -165,7 +165,10 @@ func TestBundleCrossesAnAirGap(t *testing.T) {
 	t.Run("a newer bundle adds to it, and an older one is refused then", func(t *testing.T) {
 		c.world.Origin.Start()
 		later := aRelease(t, c.world.Staging.Host(), "v1.1.0", 1, 1)
+		checkpoint := func() string { return fetchFile(t, c.world.Origin.URL()+"/ledger/checkpoint").body }
+		before := checkpoint()
 		c.world.Promote(and(c.release, later))
+		waitFor(t, "the origin serves the newer ledger", func() bool { return checkpoint() != before })
 		writeFile(t, c.list, "docker.io/release/image-00:v1.1.0\n")
 		if err := os.Mkdir(filepath.Join(c.near.dir, "later"), 0o755); err != nil {
 			t.Fatal(err)

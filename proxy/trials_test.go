@@ -8,6 +8,8 @@ import (
 	"entrepot/blobstore"
 	"entrepot/proxy/upstream"
 	"entrepot/registry"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // Clients believe a 404 and stop asking, so that wrong bytes must not become one.
@@ -32,5 +34,14 @@ func TestUpstreamThatSentWrongBytesIsNotSaidToHaveNothing(t *testing.T) {
 	}
 	if n.absent.remember(nameKey{n.upstreams["docker.io"], "app", string(d)}, err); n.absent.recall(nameKey{n.upstreams["docker.io"], "app", string(d)}) != nil {
 		t.Error("it is remembered as absent")
+	}
+}
+
+// It has no URLs, none of which sent anything.
+func TestOfflineUpstreamHasNotSentWrongBytes(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil, func(c *Config) { c.Upstreams[0].Offline = true })
+	path := "/v2/docker.io/app/blobs/" + string(digest.FromString("never brought"))
+	if got := n.get(t, path); got.status != http.StatusNotFound {
+		t.Errorf("a blob that was not brought: status %d, %s", got.status, got.body)
 	}
 }
