@@ -291,3 +291,18 @@ func TestBundleWithoutAPartOrWithAChangedOneIsRefused(t *testing.T) {
 		t.Errorf("without a part: %v", err)
 	}
 }
+
+func TestWhatIsAttachedHasNoTagOfAnImage(t *testing.T) {
+	subject := digestOf(1)
+	about := "sha256-" + subject.Encoded()
+	for tag, right := range map[string]bool{
+		"": true, about: true, about + ".sig": true, about + ".att": true,
+		"v1": false, "latest": false, about + "x": false, "sha256-" + digestOf(2).Encoded() + ".sig": false,
+	} {
+		_, err := parseContents(fmt.Appendf(nil, `{"version": 1, "images": [{"upstream": "registry.test", "repository": "app", "tag": "v1",
+			"root": {"digest": %[1]q}, "attached": [{"subject": %[1]q, "tag": %[2]q, "descriptor": {"digest": %[3]q}}]}]}`, subject, tag, digestOf(3)))
+		if (err == nil) != right || err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%q: %v", tag, err)
+		}
+	}
+}

@@ -177,7 +177,22 @@ func parseContents(b []byte) (*Contents, error) {
 	if c.Version != contentsVersion {
 		return nil, fmt.Errorf("%s is of version %d; this program reads version %d", contentsPath, c.Version, contentsVersion)
 	}
+	for i := range c.Images {
+		for _, a := range c.Images[i].Attached {
+			if !a.ofItsSubject() {
+				return nil, fmt.Errorf("%w: %s has %s at the tag %q, which is none for what is about %s", ErrCorrupt, c.Images[i].Ref(), a.Descriptor.Digest, a.Tag, a.Subject)
+			}
+		}
+	}
 	return c, nil
+}
+
+// ofItsSubject says whether a tag, if there is one, is for what is about the subject:
+// sha256-HEX, or that with a suffix. No ledger speaks of these, so that any other tag
+// would be a name that nothing proves.
+func (a *Attached) ofItsSubject() bool {
+	rest, ok := strings.CutPrefix(a.Tag, strings.Replace(a.Subject.String(), ":", "-", 1))
+	return a.Tag == "" || ok && (rest == "" || rest[0] == '.')
 }
 
 // Has says whether there are names below an upstream.
