@@ -42,7 +42,7 @@ func (n *Node) newKeeper(most int) *keeper {
 	k := &keeper{most: most, wanted: make(chan struct{}, 1)}
 	for kind, spare := range map[string]func(string) bool{
 		tagRecords: no, manifestRecords: n.needsManifest, listRecords: no, referrerRecords: no,
-		fileRecords: no, queryRecords: no,
+		fileRecords: no, queryRecords: no, holderRecords: n.needsHolder, fileHolderRecords: n.needsHolder,
 	} {
 		k.kinds = append(k.kinds, &keptRecords{kind: kind, spare: spare})
 	}
@@ -60,6 +60,19 @@ func (n *Node) needsManifest(key string) bool {
 		return false
 	}
 	return up.ledger.Ledger != nil || n.manifests.Contains(nameKey{up, rest[:at], rest[at+1:]})
+}
+
+// needsHolder says whether nobody can be asked again which repository holds a blob: its
+// upstream is without a network. Elsewhere that costs one HEAD.
+func (n *Node) needsHolder(key string) bool {
+	_, rest, _ := strings.Cut(key, "/")
+	name, _, _ := strings.Cut(rest, "/")
+	for _, up := range []*upstreamState{n.upstreams[name], n.fileUpstreams[name]} {
+		if up != nil && up.client.Offline() {
+			return true
+		}
+	}
+	return false
 }
 
 // wrote counts a record that may be new.

@@ -8,6 +8,8 @@ import (
 
 	"entrepot/promote/ledger"
 	"entrepot/registry"
+
+	"github.com/opencontainers/go-digest"
 )
 
 func TestInventedQueriesPushNoOtherNameOutAndHaveABound(t *testing.T) {
@@ -43,6 +45,32 @@ func TestInventedQueriesPushNoOtherNameOutAndHaveABound(t *testing.T) {
 	up.Close()
 	n = startFiles(t, dir, []string{up.URL}, few)
 	n.get(t, "/up/a").wantBytes(t, http.StatusOK, f.body)
+}
+
+func TestWhatRepositoriesHoldHasABoundWhereUpstreamCanBeAskedAgain(t *testing.T) {
+	s := newScript(t)
+	for _, offline := range []bool{false, true} {
+		n := startNode(t, t.TempDir(), []string{s.URL}, func(c *Config) {
+			c.MaxNames, c.Upstreams[0].Private, c.Upstreams[0].Offline = 10, true, offline
+		})
+		up := n.upstreams["docker.io"]
+		for i := range 40 {
+			n.holders.learn(nameKey{up: up, repo: fmt.Sprint("app/", i), ref: string(digest.FromString("a"))}, 1)
+		}
+		kept := func() (count int64) {
+			for _, r := range n.keeper.kinds {
+				if r.kind == holderRecords {
+					n.trim(t.Context(), r)
+					count = r.count.Load()
+				}
+			}
+			return count
+		}
+		waitFor(t, "records to be written and trimmed", func() bool {
+			count := kept()
+			return offline && count == 40 || !offline && count > 0 && count <= 10
+		})
+	}
 }
 
 func TestARecordOfAManifestStaysWhereALedgerOrARecentPullNeedsIt(t *testing.T) {

@@ -22,8 +22,8 @@ type StoreConfig struct {
 	// range waits until its blob was read whole, once in ten minutes. Manifests and blobs of up to 256 KiB are
 	// verified whenever they are read from the disk, whatever this says
 	VerifyReads bool `yaml:"verify_reads"`
-	// records kept of each kind of name: tags, manifests, lists of tags, referrers, files, and files asked for with a
-	// query. Those used least lately are forgotten first, never manifests of an upstream with a ledger; a name that is
+	// records kept of each kind of name: tags, manifests, lists of tags, referrers, files, files asked for with a
+	// query, and which repositories hold what where an upstream is private. Those used least lately are forgotten first, never manifests of an upstream with a ledger; a name that is
 	// forgotten is asked for upstream again. A record takes 4 KiB of disk, which `max_size` does not count.
 	// `entrepot_store_records` tells how many there are
 	MaxNames int          `yaml:"max_names"`
