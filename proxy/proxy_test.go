@@ -300,8 +300,17 @@ func (g got) wantError(t *testing.T, status int, code string) {
 // right is given.
 func (g got) wantCut(t *testing.T) {
 	t.Helper()
-	if g.err == nil && g.status < 500 { // a fill that fails before anything was sent is told
+	if g.err == nil {
 		t.Fatalf("got a complete response: %v; want one that is cut", g)
+	}
+}
+
+// wantNoBlob checks that a transfer from upstream that sends wrong bytes was cut, or,
+// where its fill had failed before anything was sent, that this was told.
+func (g got) wantNoBlob(t *testing.T) {
+	t.Helper()
+	if g.err == nil {
+		g.wantError(t, http.StatusBadGateway, "UNAVAILABLE")
 	}
 }
 
