@@ -95,7 +95,8 @@ func (a *candidate) together(b *candidate) bool {
 
 // Choose appends the mirrors that are to serve a request to into, the best first,
 // at most as many as fit in its capacity, and returns it. states has the state of
-// each mirror, by its index. It allocates nothing for up to 8 choices.
+// each mirror, by its index. It allocates nothing for up to 8 choices, but for the
+// first of a place ([List] remembers how mirrors rank from there).
 //
 // Mirrors of the best class whose cost is within 8 ms or a quarter of the best
 // share by weighted rendezvous hashing of the client's network and Query.Key, six
@@ -107,8 +108,8 @@ func (l *List) Choose(q *Query, states []State, into []Choice) []Choice {
 		return into
 	}
 	var buffer [8]candidate
-	s := search{l: l, q: q, states: states, at: newVector(q.Place.Lat, q.Place.Lon), most: max(room, maxNear)}
-	best := s.share(s.best(buffer[:0]))
+	s := search{l: l, q: q, states: states, ranks: l.ranks(&q.Place), most: max(room, maxNear)}
+	best := s.best(buffer[:0])
 	if n := len(best); n > 0 && q.Attempt > 0 {
 		rotate(best, q.Attempt%n)
 	}
@@ -123,12 +124,9 @@ type search struct {
 	l      *List
 	q      *Query
 	states []State
-	at     vector // of the client
+	ranks  []rank // of all mirrors, from where the client is
 	last   Tier   // that counts
 	most   int    // candidates that are wanted
-	// crowded says that so many were near that others were not looked at, but for
-	// better ones.
-	crowded bool
 }
 
 // best are the first candidates, in order. Where the client is nowhere, and
@@ -138,60 +136,111 @@ func (s *search) best(into []candidate) []candidate {
 	if !s.q.Place.Located {
 		s.last = Origin
 	}
-	for {
-		top, enough := into[:0], math.Inf(1)
-		nearby := s.l.from[s.q.Place.Continent]
-		for n := range nearby {
-			h := &nearby[n]
-			if h.outside(s.q, s.last) || h.exceeds(s.q, s.at, enough, s.l.model) { // most are too far, which is the cheapest to see
-				continue
-			}
-			if c := s.candidate(int(h.index)); c.order >= 0 {
-				top = insert(top, &c, s.most)
-				enough = s.enough(top)
-			}
+	for ; s.last <= Community; s.last++ {
+		if first := s.first(); first.order >= 0 {
+			return s.all(&first, into)
 		}
-		if len(top) > 0 || s.last == Community {
-			return top
-		}
-		s.last++
 	}
+	return into
 }
 
-// enough is the cost above which no other candidate counts: that of the last, and
-// where all of them are near, that of the best, as they are looked for again then. To
-// be better by less than a picosecond is not to be better.
-func (s *search) enough(top []candidate) float64 {
-	const picosecond = 1e-9
-	first, last := &top[0], &top[len(top)-1]
-	if len(top) < s.most || last.Class != Elsewhere || last.full {
-		return math.Inf(1)
+// nothing is a candidate that is none.
+const nothing = -1
+
+// first is the best candidate as long as none shares; its order is nothing when
+// there is none.
+func (s *search) first() candidate {
+	best := candidate{order: nothing}
+	take := func(c *candidate) {
+		if c.order != nothing && (best.order == nothing || c.before(&best)) {
+			best = *c
+		}
 	}
-	if last.together(first) && last.Cost <= nearLimit(first.Cost) {
-		s.crowded = true
-		return first.Cost - picosecond
+	for i := range s.l.declaring {
+		if c := s.declared(s.l.declaring[i]); c.order != nothing {
+			take(&c)
+		}
 	}
-	return last.Cost
+	for i := range s.ranks {
+		if best.order != nothing && !best.full {
+			break // what ranks behind is behind
+		}
+		c := s.ranked(&s.ranks[i])
+		take(&c)
+	}
+	return best
+}
+
+// all are the first candidates, when the best is known, and with it up to which
+// cost one shares. When more are near than are wanted, which ones are first is for
+// the sharing to say: so each is used by somebody, and one that comes or goes moves
+// only what is its own.
+func (s *search) all(first *candidate, top []candidate) []candidate {
+	limit, key := nearLimit(first.Cost), s.q.hash()
+	take := func(c *candidate) {
+		if c.order == nothing {
+			return
+		}
+		if c.together(first) && c.Cost <= limit {
+			s.score(c, first.Cost, key)
+		}
+		top = insert(top, c, s.most)
+	}
+	for i := range s.l.declaring {
+		c := s.declared(s.l.declaring[i])
+		take(&c)
+	}
+	for i := range s.ranks {
+		r := &s.ranks[i]
+		if len(top) == s.most {
+			last := &top[s.most-1]
+			if r.class == Elsewhere && !last.full && r.cost > max(limit, last.Cost) {
+				break
+			}
+			if last.shares && !s.l.mirrors[r.index].mayBeat(last, key) {
+				continue
+			}
+		}
+		c := s.ranked(r)
+		take(&c)
+	}
+	return top
 }
 
 // nearLimit is the cost up to which mirrors share with one that has the least.
 func nearLimit(least float64) float64 { return least + max(nearMillis, nearShare*least) }
 
-// candidate is a mirror as one; its order is negative when it is none.
-func (s *search) candidate(i int) candidate {
-	m, state := &s.l.mirrors[i], &s.states[i]
-	c := candidate{Choice: Choice{Index: i, Class: Elsewhere}, full: state.Load >= full, order: m.order, perGiB: m.CostPerGiB}
-	if c.bits = m.declares(s.q.Client); c.bits > 0 {
-		c.Class = Declared
-	} else if m.Cloud != "" && m.Cloud == s.q.Place.Cloud && m.Region == s.q.Place.Region {
-		c.Class = SameRegion
+// declared is a mirror with prefixes as a candidate, if one of them has the client.
+func (s *search) declared(index int32) candidate {
+	bits := s.l.mirrors[index].declares(s.q.Client)
+	if bits == 0 {
+		return candidate{order: nothing}
 	}
-	if c.Class == Elsewhere && m.Tier > s.last || m.unfit(s.q, state) != "" {
-		c.order = -1
-		return c
-	}
-	c.Cost = s.l.model.cost(m, s.q, s.at)
+	at := slices.IndexFunc(s.ranks, func(r rank) bool { return r.index == index })
+	c := s.candidate(&s.ranks[at])
+	c.Class, c.bits = Declared, bits
 	return c
+}
+
+// ranked is a mirror as a candidate by its rank, unless it declares the client.
+func (s *search) ranked(r *rank) candidate {
+	m := &s.l.mirrors[r.index]
+	if r.class == Elsewhere && m.Tier > s.last || len(m.Prefixes) > 0 && m.declares(s.q.Client) > 0 {
+		return candidate{order: nothing}
+	}
+	return s.candidate(r)
+}
+
+// candidate is a mirror as one, if it is fit.
+func (s *search) candidate(r *rank) candidate {
+	m, state := &s.l.mirrors[r.index], &s.states[r.index]
+	if m.unfit(s.q, state) != "" {
+		return candidate{order: nothing}
+	}
+	return candidate{
+		Choice: Choice{Index: int(r.index), Cost: r.cost, Class: r.class},
+		full:   state.Load >= full, order: m.order, perGiB: m.CostPerGiB,
+	}
 }
 
 // insert keeps the first most candidates in order.
@@ -210,71 +259,20 @@ func insert(top []candidate, c *candidate, most int) []candidate {
 	return top
 }
 
-// share orders the near ones among the first. When more are near than were wanted,
-// which ones are first is for the sharing to say: so each is used by somebody, and
-// one that comes or goes moves only what is its own.
-func (s *search) share(best []candidate) []candidate {
-	if len(best) < 2 {
-		return best
-	}
-	first := best[0]
-	limit, key := nearLimit(first.Cost), s.q.hash()
-	near := 1
-	for near < len(best) && best[near].together(&first) && best[near].Cost <= limit {
-		near++
-	}
-	switch {
-	case near == s.most && near < s.l.Len(): // none that is not near can be among the first
-		return s.again(&first, limit, limit, key, best[:0])
-	case s.crowded:
-		return s.again(&first, limit, math.Inf(1), key, best[:0])
-	}
-	for i := range near { // insertion sort
-		c := best[i]
-		s.score(&c, first.Cost, key)
-		insert(best[:i], &c, near)
-	}
-	return best
-}
-
-// again looks for the first candidates when the best is known, and with it up to
-// which cost one shares. No candidate costs more than enough.
-func (s *search) again(first *candidate, limit, enough float64, key uint64, top []candidate) []candidate {
-	least, nearby := first.Cost, s.l.from[s.q.Place.Continent]
-	for n := range nearby {
-		h := &nearby[n]
-		if h.outside(s.q, s.last) {
-			continue
-		}
-		if len(top) == s.most {
-			last := &top[s.most-1]
-			if last.shares && !h.mayBeat(last, key) {
-				continue
-			}
-			if last.Class == Elsewhere && !last.full {
-				enough = max(limit, last.Cost)
-			}
-		}
-		if h.exceeds(s.q, s.at, enough, s.l.model) {
-			continue
-		}
-		c := s.candidate(int(h.index))
-		if c.order < 0 {
-			continue
-		}
-		if c.together(first) && c.Cost <= limit {
-			s.score(&c, least, key)
-		}
-		top = insert(top, &c, s.most)
-	}
-	return top
-}
-
 // score makes a candidate one that shares, with others whose least cost is known.
 func (s *search) score(c *candidate, least float64, key uint64) {
 	m := &s.l.mirrors[c.Index]
 	weight := m.weight * s.states[c.Index].Ramp * math.Exp(-(c.Cost-least)/spreadMillis)
 	c.shares, c.score = true, score(key, m.hash, weight)
+}
+
+// mayBeat says whether a mirror may come before a candidate that shares. It costs
+// less to say than the score: -ln(u) is at least 1-u.
+func (m *prepared) mayBeat(c *candidate, key uint64) bool {
+	if m.CostPerGiB != c.perGiB {
+		return m.CostPerGiB < c.perGiB
+	}
+	return m.weight/(1-uniform(key, m.hash)) >= c.score
 }
 
 // declares is the length of the longest prefix of a mirror that has the client,

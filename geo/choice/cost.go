@@ -51,8 +51,7 @@ func DefaultConstants() Constants {
 type model struct {
 	Constants
 
-	continents    [continents][continents]float64
-	radiiPerMilli float64 // how far a millisecond leads, in radii of the earth
+	continents [continents][continents]float64
 }
 
 // continents is how many there are, with that of unknown places, which is 0.
@@ -70,7 +69,7 @@ func newModel(c Constants) *model {
 	set(&c.Border, d.Border)
 	set(&c.SameNetwork, d.SameNetwork)
 	set(&c.SameNetworkWithin, d.SameNetworkWithin)
-	m := &model{Constants: c, radiiPerMilli: 1 / (c.PerKm * earthRadius)}
+	m := &model{Constants: c}
 	for _, table := range []map[[2]locate.Continent]float64{d.Continents, c.Continents} {
 		for pair, millis := range table {
 			m.continents[pair[0]][pair[1]], m.continents[pair[1]][pair[0]] = millis, millis
@@ -100,21 +99,21 @@ func (v vector) km(o vector) float64 {
 func (v vector) dot(o vector) float64 { return v.x*o.x + v.y*o.y + v.z*o.z }
 
 // cost is the milliseconds from a mirror to a client, at least 1.
-func (c *model) cost(m *prepared, q *Query, at vector) float64 {
+func (c *model) cost(m *prepared, p *locate.Place, at vector) float64 {
 	for i := range m.measured {
-		if m.measured[i].From == q.Place.Country {
+		if m.measured[i].From == p.Country {
 			return max(1, m.measured[i].Millis)
 		}
 	}
-	if !q.Place.Located {
+	if !p.Located {
 		return c.Base // nobody is nearer than anybody
 	}
 	km := at.km(m.at)
-	ms := c.Base + c.PerKm*max(km, q.Place.Radius) + c.continents[q.Place.Continent][m.Continent]
-	if q.Place.Country != m.Country {
+	ms := c.Base + c.PerKm*max(km, p.Radius) + c.continents[p.Continent][m.Continent]
+	if p.Country != m.Country {
 		ms += c.Border
 	}
-	if q.Place.ASN != 0 && km <= c.SameNetworkWithin && slices.Contains(m.ASNs, q.Place.ASN) {
+	if p.ASN != 0 && km <= c.SameNetworkWithin && slices.Contains(m.ASNs, p.ASN) {
 		ms -= c.SameNetwork
 	}
 	return max(1, ms)

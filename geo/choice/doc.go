@@ -11,6 +11,7 @@
 // allocates nothing.
 //
 // mirror.go has what a mirror is and how its URLs are made, list.go how a list is
-// checked, fit.go who may serve what, cost.go how far a mirror is, and choose.go
-// the order of those that are fit.
+// checked, fit.go who may serve what, cost.go how far a mirror is, rank.go the
+// order in which a place prefers mirrors, and choose.go the order of those that are
+// fit.
 package choice

@@ -9,16 +9,17 @@ import (
 	"slices"
 	"strings"
 
-	"entrepot/geo/locate"
-
 	"github.com/cespare/xxhash/v2"
 )
 
-// List is mirrors that are ready to be chosen from. It is immutable.
+// List is mirrors that are ready to be chosen from. What it says never changes: it
+// only remembers what it computed.
 type List struct {
 	mirrors []prepared
 	model   *model
-	from    [continents][]hint // all mirrors, as the clients of a continent see them
+
+	declaring  []int32 // mirrors that have prefixes
+	remembered memory
 }
 
 // prepared is a mirror with what does not depend on the client.
@@ -78,9 +79,12 @@ func NewList(mirrors []Mirror, c Constants) (*List, error) {
 	for order, m := range byName {
 		m.order = int32(order)
 	}
-	for continent := range l.from {
-		l.from[continent] = l.hints(locate.Continent(continent))
+	for i := range l.mirrors {
+		if len(l.mirrors[i].Prefixes) > 0 {
+			l.declaring = append(l.declaring, int32(i))
+		}
 	}
+	l.remembered = newMemory(len(l.mirrors))
 	return l, nil
 }
 
