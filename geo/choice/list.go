@@ -42,11 +42,12 @@ var ErrList = errors.New("the list of mirrors cannot be used")
 func NewList(mirrors []Mirror, c Constants) (*List, error) {
 	l := &List{model: newModel(c), mirrors: make([]prepared, len(mirrors))}
 	var problems []error
+	label := regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 	names := map[string]bool{}
 	authoritative := false
 	for i := range mirrors {
 		m := &mirrors[i]
-		for _, problem := range m.problems() {
+		for _, problem := range m.problems(label) {
 			problems = append(problems, fmt.Errorf("mirror %q: %s", m.Name, problem))
 		}
 		if names[m.Name] {
@@ -108,15 +109,15 @@ func (l *List) NeedsSizes() bool {
 // Mirror is the mirror at an index, as it was configured. It must not be changed.
 func (l *List) Mirror(i int) *Mirror { return &l.mirrors[i].Mirror }
 
-// problems are what is wrong with a mirror by itself.
-func (m *Mirror) problems() []string {
+// problems are what is wrong with a mirror by itself; its name is to be a label.
+func (m *Mirror) problems(label *regexp.Regexp) []string {
 	var problems []string
 	add := func(wrong bool, format string, args ...any) {
 		if wrong {
 			problems = append(problems, fmt.Sprintf(format, args...))
 		}
 	}
-	add(!regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`).MatchString(m.Name),
+	add(!label.MatchString(m.Name),
 		"its name is no label; write up to 63 of a-z, 0-9, '.', '_' and '-', such as eu-1")
 	add(len(m.URLs) == 0, "it has no URL; write at least one")
 	for _, u := range m.URLs {
