@@ -111,6 +111,7 @@ func TestAWholeReleaseThroughTheOneName(t *testing.T) {
 		}
 		puller{"crane", testenv.Crane{}, release.Images[:3]}.pull(t, w.Router.Source(testenv.WorldImages))
 	})
+	t.Run("shown by a browser, every link of which leads somewhere", func(t *testing.T) { pagesInABrowser(t, w) })
 	t.Run("rolled back", func(t *testing.T) {
 		w.Rollback(recorded)
 		eventually(t, router+"/release/stable.txt", http.StatusOK, "v1.0.0\n")
