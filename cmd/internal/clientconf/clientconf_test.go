@@ -100,6 +100,7 @@ func open(t *testing.T, root string) *Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.disk.lazy = true
 	return m
 }
 

@@ -11,15 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 )
 
-// stateDir has the journal, and what was there before.
-const stateDir = "/var/lib/entrepot/client-config"
-
 // journal is what was written, so that it can be undone. It is written before the
-// files are: one that was cut short is undone as well.
+// files are, and knows what they may be meanwhile: one that was cut short is undone
+// as well.
 type journal struct {
 	Version int     `json:"version"`
 	Files   []entry `json:"files"`
@@ -40,6 +37,32 @@ type entry struct {
 	Backup  string   `json:"backup,omitempty"` // its content, beside the journal
 	Before  string   `json:"before,omitempty"` // its SHA-256
 	After   string   `json:"after"`            // SHA-256 of what was written
+
+	// Was is the SHA-256 of what the file has until After is written, and Former are
+	// our parts in that.
+	Was    string `json:"was,omitempty"`
+	Former []part `json:"former,omitempty"`
+	// Bare is the SHA-256 of what somebody changed, without our part, from when that
+	// is being taken out.
+	Bare string `json:"bare,omitempty"`
+}
+
+// backupSuffix follows the SHA-256 of what was there in the name of its file.
+const backupSuffix = ".orig"
+
+// written says that a file is what it was to be.
+func (e *entry) written() { e.Was, e.Former = "", nil }
+
+// without takes our part out of a text, whichever of them it has. It reports false
+// when it is not there as it was.
+func (e *entry) without(text []byte) ([]byte, bool) {
+	rest, ok := e.Part.without(text)
+	for _, former := range e.Former {
+		if less, found := former.without(rest); ok && found {
+			rest = less
+		}
+	}
+	return rest, ok
 }
 
 // form is the kind of our part in a file.
@@ -88,9 +111,6 @@ func digestOf(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// state is the path of a file beside the journal.
-func (m *Machine) state(name string) (string, error) { return m.real(stateDir + "/" + name) }
-
 const journalName = "journal.json"
 
 func (m *Machine) readJournal() error {
@@ -118,25 +138,24 @@ func (m *Machine) readJournal() error {
 // writeJournal makes the journal what it is in memory; an empty one is removed,
 // with the folders that nothing is in any more.
 func (m *Machine) writeJournal() error {
+	if len(m.journal.Files) == 0 {
+		m.read = nil
+		return m.forget()
+	}
 	name, err := m.state(journalName)
 	if err != nil {
 		return err
-	}
-	if len(m.journal.Files) == 0 {
-		if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
-			return err
-		}
-		m.read = nil
-		m.removeDirs()
-		return nil
 	}
 	text, err := json.MarshalIndent(m.journal, "", "  ")
 	if err != nil {
 		return err
 	}
 	m.read = append(text, '\n')
-	return renameio.WriteFile(name, m.read, 0o600)
+	return m.disk.write(name, m.read, private())
 }
+
+// private is what files of the state are.
+func private() meta { return meta{Mode: 0o600, UID: -1, GID: -1} }
 
 // lock keeps other processes from writing, and finds out whether one has since the
 // journal was read.
@@ -167,35 +186,47 @@ func (m *Machine) lock() (unlock func(), err error) {
 
 // removeDirs removes the folders that were made and are empty, the inner ones
 // first. Others stay in the journal.
-func (m *Machine) removeDirs() {
-	for i, dir := range slices.Backward(m.journal.Dirs) {
-		if os.Remove(filepath.Join(m.root, dir)) == nil {
-			m.journal.Dirs = slices.Delete(m.journal.Dirs, i, i+1)
+func (m *Machine) removeDirs() error {
+	for i, relative := range slices.Backward(m.journal.Dirs) {
+		dir, err := m.real(relative)
+		if err != nil {
+			return err
 		}
+		entries, err := os.ReadDir(dir)
+		if !absent(err) && (err != nil || len(entries) > 0) {
+			continue
+		}
+		if err := m.disk.remove(dir); err != nil {
+			return err
+		}
+		m.journal.Dirs = slices.Delete(m.journal.Dirs, i, i+1)
 	}
+	return nil
 }
 
-// makeDir makes a folder and what is missing above it, and remembers them.
-func (m *Machine) makeDir(dir string, perm os.FileMode) error {
+// missing are a folder and those above it that are not there, parents first.
+func (m *Machine) missing(dir string) []string {
 	var missing []string
-	for at := dir; ; at = filepath.Dir(at) {
-		if _, err := os.Stat(at); err == nil || at == m.root || at == filepath.Dir(at) {
+	for at := dir; at != m.root && at != filepath.Dir(at); at = filepath.Dir(at) {
+		if _, err := os.Stat(at); err == nil {
 			break
 		}
 		missing = append(missing, at)
 	}
-	for _, at := range slices.Backward(missing) {
-		if err := os.Mkdir(at, perm); err != nil {
-			return err
-		}
-		if err := os.Chmod(at, perm); err != nil { // whatever the umask is
-			return err
-		}
+	slices.Reverse(missing)
+	return missing
+}
+
+// note remembers folders that are to be made.
+func (m *Machine) note(dirs []string) error {
+	for _, at := range dirs {
 		relative, err := filepath.Rel(m.root, at)
 		if err != nil {
 			return err
 		}
-		m.journal.Dirs = append(m.journal.Dirs, relative)
+		if !slices.Contains(m.journal.Dirs, relative) {
+			m.journal.Dirs = append(m.journal.Dirs, relative)
+		}
 	}
 	return nil
 }

@@ -21,6 +21,8 @@ type Machine struct {
 	root    string
 	journal journal
 	read    []byte // the journal as it was read or written
+	birth   *birth // nil when the state is in its place
+	disk    disk
 }
 
 // Open opens the machine whose files are below root: "/" for this one.
@@ -56,6 +58,7 @@ type meta struct {
 
 // seen is a file as it was found.
 type seen struct {
+	path string // as the client sees it
 	real string
 	now  []byte // nil when there is none
 	meta meta   // of now
@@ -74,7 +77,7 @@ func (m *Machine) look(path string) (seen, error) {
 	if err != nil {
 		return seen{}, err
 	}
-	s := seen{real: where}
+	s := seen{path: path, real: where}
 	if s.now, s.meta, err = readFile(where); err != nil {
 		return s, fmt.Errorf("reading %s: %w", path, err)
 	}
@@ -86,15 +89,16 @@ func (m *Machine) look(path string) (seen, error) {
 		if s.base, _, err = cutBlocks(s.now); err != nil {
 			return s, fmt.Errorf("%s: %w", path, err)
 		}
-	case digestOf(s.now) == e.After:
+	case digestOf(s.now) == e.After, digestOf(s.now) == e.Was:
 		s.untouched = true
 		if s.base, err = m.backup(e); err != nil {
 			return s, err
 		}
 		s.baseMeta = e.Meta
-	case e.Existed && digestOf(s.now) == e.Before: // it was not written, or put back by hand
+	case e.Existed && digestOf(s.now) == e.Before: // it was put back by hand
+	case digestOf(s.now) == e.Bare: // our part was taken out
 	default:
-		rest, ok := e.Part.without(s.now)
+		rest, ok := e.without(s.now)
 		if !ok {
 			return s, fmt.Errorf("%s was changed since it was written, so that our part is not found in it: put it right by hand, or go back with --undo --force", path)
 		}
@@ -106,11 +110,14 @@ func (m *Machine) look(path string) (seen, error) {
 	return s, nil
 }
 
+// absent says whether an error is that there is no such file.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
+
 // readFile reads a file with what it is besides. Without a file there is no
 // error, and nil.
 func readFile(name string) ([]byte, meta, error) {
 	info, err := os.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if absent(err) {
 		return nil, meta{}, nil
 	}
 	switch {

@@ -24,18 +24,23 @@ func (m *Machine) Undo(client Client, force bool) ([]Undone, error) {
 		return nil, err
 	}
 	defer unlock()
+	if err := m.tidy(); err != nil {
+		return nil, fmt.Errorf("removing what another client-config left when it died: %w", err)
+	}
 	var undone []Undone
 	var files []seen
 	var problems []error
-	rest := journal{Version: journalVersion, Dirs: m.journal.Dirs}
-	for _, e := range m.journal.Files {
+	var rest []entry
+	cut := false
+	for i := range m.journal.Files {
+		e := m.journal.Files[i]
 		if !slices.Contains(e.Clients, client) {
-			rest.Files = append(rest.Files, e)
+			rest = append(rest, e)
 			continue
 		}
 		if len(e.Clients) > 1 {
 			e.Clients = slices.DeleteFunc(slices.Clone(e.Clients), func(c Client) bool { return c == client })
-			rest.Files = append(rest.Files, e)
+			rest = append(rest, e)
 			undone = append(undone, Undone{e.Path, "kept"})
 			continue
 		}
@@ -43,6 +48,9 @@ func (m *Machine) Undo(client Client, force bool) ([]Undone, error) {
 		if err != nil {
 			problems = append(problems, err)
 			continue
+		}
+		if outcome == "cut" {
+			m.journal.Files[i].Bare, cut = digestOf(s.base), true
 		}
 		if outcome != "gone" {
 			files = append(files, s)
@@ -52,19 +60,41 @@ func (m *Machine) Undo(client Client, force bool) ([]Undone, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
+	if cut {
+		if err := m.writeJournal(); err != nil {
+			return nil, err
+		}
+	}
 	for _, s := range files {
-		if err := restore(s.real, s.base, s.baseMeta); err != nil {
+		if err := m.restore(s.real, s.base, s.baseMeta); err != nil {
 			return nil, err // the journal still has all: it can be done again
 		}
 	}
-	former := m.journal.Files
-	m.journal = rest
-	m.dropBackups(former)
-	m.removeDirs()
-	if err := m.writeJournal(); err != nil {
+	if err := m.settleUndo(rest); err != nil {
 		return nil, fmt.Errorf("all files are as they were; writing the journal: %w", err)
 	}
 	return undone, nil
+}
+
+// settleUndo has the journal forget all but the rest. What is removed goes before
+// the journal that knows it, and after the one that needs it.
+func (m *Machine) settleUndo(rest []entry) error {
+	if err := m.removeDirs(); err != nil {
+		return err
+	}
+	m.journal.Files = rest
+	if len(rest) > 0 {
+		if err := m.writeJournal(); err != nil {
+			return err
+		}
+	}
+	if err := m.sweep(); err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return nil
+	}
+	return m.writeJournal()
 }
 
 // former is a file with what is to become of it as its base.
