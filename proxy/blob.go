@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 
@@ -247,23 +246,16 @@ func (b bytesContent) Ready(int64, int64) bool { return true }
 // Close does nothing.
 func (b bytesContent) Close() error { return nil }
 
-// fileContent is a stored blob. It hands w the file, so that the kernel sends it.
+// fileContent is a stored blob.
 type fileContent struct{ *blobstore.File }
 
 // WriteRange implements registry.Content.
-func (f fileContent) WriteRange(_ context.Context, w io.Writer, offset, length int64) (int64, error) {
-	if _, err := f.File.File.Seek(offset, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("reading %s: %w", f.Info.Digest, err)
-	}
-	if length < 0 {
-		length = f.Info.Size - offset
-	}
-	n, err := io.CopyN(w, f.File.File, length)
+func (f fileContent) WriteRange(ctx context.Context, w io.Writer, offset, length int64) (int64, error) {
+	n, err := f.File.WriteRange(ctx, w, offset, length)
 	if err != nil {
 		unreadable(f.File, err)
-		return n, fmt.Errorf("sending %s: %w", f.Info.Digest, err)
 	}
-	return n, nil
+	return n, err //nolint:wrapcheck // it says what it was doing
 }
 
 // Ready reports that nothing has to be waited for.

@@ -55,29 +55,36 @@ func (x *exchange) blob() {
 // blobContent sends a blob, or the parts of it that are asked for.
 func (x *exchange) blobContent(b *Blob) {
 	ranges, verdict := x.blobRanges(b)
+	x.sendRanges(b, ranges, verdict, "blob", func(length int64, part *byteRange) { x.blobHeaders(b, length, part) })
+}
+
+// sendRanges sends content, or the parts of it that are asked for. headers puts the
+// headers of a body of length bytes (negative when unknown), or of a part, into the
+// header; what is what the content is called.
+func (x *exchange) sendRanges(b *Blob, ranges []byteRange, verdict rangeVerdict, what string, headers func(length int64, part *byteRange)) {
 	switch {
 	case verdict == rangeUnsatisfiable:
 		x.header["Content-Range"] = []string{"bytes */" + strconv.FormatInt(b.Size, 10)}
 		x.header["Accept-Ranges"] = x.values.bytes
 		x.fail(Errorf(errcode.ErrorCodeRangeInvalid,
-			"the range %s lies outside the blob, which has %d bytes: want one that begins before its end", quote(x.r.Header.Get("Range")), b.Size))
+			"the range %s lies outside the %s, which has %d bytes: want one that begins before its end", quote(x.r.Header.Get("Range")), what, b.Size))
 	case verdict == rangePartial && len(ranges) == 1:
 		r := ranges[0]
-		x.blobHeaders(b, r.length, &r)
+		headers(r.length, &r)
 		x.send(b, http.StatusPartialContent, r.length, ranges, nil)
 	case verdict == rangePartial:
 		parts := newMultipart(ranges, b)
-		x.blobHeaders(b, parts.length, nil)
+		headers(parts.length, nil)
 		x.header["Content-Type"] = []string{"multipart/byteranges; boundary=" + parts.boundary}
 		x.send(b, http.StatusPartialContent, parts.length, ranges, parts)
 	case b.Size < 0 && !x.r.ProtoAtLeast(1, 1):
 		// HTTP/1.0 ends such a body by closing the connection, and so cannot
 		// tell the end from a cut.
-		e := Errorf(errcode.ErrorCodeUnsupported, "the size of blob %s is not known yet: ask with HTTP/1.1, or again when it is", b.Digest)
+		e := Errorf(errcode.ErrorCodeUnsupported, "the size of the %s is not known yet: ask with HTTP/1.1, or again when it is", what)
 		e.Status = http.StatusHTTPVersionNotSupported
 		x.fail(e)
 	default:
-		x.blobHeaders(b, b.Size, nil)
+		headers(b.Size, nil)
 		x.ranges[0] = byteRange{0, b.Size}
 		x.send(b, http.StatusOK, b.Size, x.ranges[:], nil)
 	}

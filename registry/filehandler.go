@@ -89,31 +89,7 @@ func (x *exchange) serveFile(files FileBackend) {
 func (x *exchange) fileContent(f *File) {
 	b := &Blob{Digest: f.Digest, Size: f.Size, MediaType: first(f.Header["Content-Type"]), Content: f.Content}
 	ranges, verdict := x.fileRanges(f)
-	switch {
-	case verdict == rangeUnsatisfiable:
-		x.header["Content-Range"] = []string{"bytes */" + strconv.FormatInt(f.Size, 10)}
-		x.header["Accept-Ranges"] = x.values.bytes
-		x.fail(Errorf(errcode.ErrorCodeRangeInvalid,
-			"the range %s lies outside the file, which has %d bytes: want one that begins before its end", quote(x.r.Header.Get("Range")), f.Size))
-	case verdict == rangePartial && len(ranges) == 1:
-		r := ranges[0]
-		x.fileHeaders(f, r.length, &r)
-		x.send(b, http.StatusPartialContent, r.length, ranges, nil)
-	case verdict == rangePartial:
-		parts := newMultipart(ranges, b)
-		x.fileHeaders(f, parts.length, nil)
-		x.header["Content-Type"] = []string{"multipart/byteranges; boundary=" + parts.boundary}
-		x.send(b, http.StatusPartialContent, parts.length, ranges, parts)
-	case f.Size < 0 && !x.r.ProtoAtLeast(1, 1):
-		// As with a blob: the end could not be told from a cut.
-		e := Errorf(errcode.ErrorCodeUnsupported, "the size of the file is not known yet: ask with HTTP/1.1, or again when it is")
-		e.Status = http.StatusHTTPVersionNotSupported
-		x.fail(e)
-	default:
-		x.fileHeaders(f, f.Size, nil)
-		x.ranges[0] = byteRange{0, f.Size}
-		x.send(b, http.StatusOK, f.Size, x.ranges[:], nil)
-	}
+	x.sendRanges(b, ranges, verdict, "file", func(length int64, part *byteRange) { x.fileHeaders(f, length, part) })
 }
 
 func first(values []string) string {

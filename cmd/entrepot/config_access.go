@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/x509"
 	"fmt"
 	"maps"
 	"net"
@@ -85,9 +84,7 @@ func (c check) access(n *NodeConfig) {
 	if a.Tokens != nil {
 		c.tokens("node.access.tokens", a.Tokens)
 	}
-	if data := c.file("node.access.client_ca", a.ClientCA); data != nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
-		c.Problemf("node.access.client_ca", "node.access.client_ca: %s holds no PEM certificate", a.ClientCA)
-	}
+	c.ca("node.access.client_ca", a.ClientCA)
 	if a.ClientCA != "" && n.TLS == nil {
 		c.Problemf("node.access.client_ca", "node.access.client_ca needs node.tls: certificates come with TLS, to who ends it")
 	}

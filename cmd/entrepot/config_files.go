@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
@@ -145,12 +144,7 @@ func (c check) fileUpstream(name string, u *FileUpstreamConfig) {
 	if (u.Username == "") != (u.Password == "") {
 		c.Problemf(path, "%s needs username and password together", path)
 	}
-	if data := c.file(path+".ca", u.CA); data != nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
-		c.Problemf(path+".ca", "%s.ca: %s holds no PEM certificate", path, u.CA)
-	}
-	if u.Cert != "" || u.Key != "" {
-		c.pair(path, u.Cert, u.Key)
-	}
+	c.tls(path, u.CA, u.Cert, u.Key)
 	if u.Ledger != nil {
 		c.ledger(path+".ledger", u.Ledger)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/x509"
 	"fmt"
 	"net/url"
 	"strings"
@@ -62,9 +61,7 @@ func (c check) peers(p *PeersConfig) {
 	if p.Interval < Duration(100*time.Millisecond) {
 		c.Problemf(path+".interval", "%s.interval is %v; it must be at least 100ms", path, p.Interval)
 	}
-	if data := c.file(path+".ca", p.CA); data != nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
-		c.Problemf(path+".ca", "%s.ca: %s holds no PEM certificate", path, p.CA)
-	}
+	c.ca(path+".ca", p.CA)
 }
 
 // dnsURL is the name as a URL: plain HTTP where it has no scheme.

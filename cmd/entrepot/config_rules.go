@@ -332,12 +332,7 @@ func (c check) upstream(name string, u *UpstreamConfig) {
 	if data := c.file(path+".docker_config", u.DockerConfig); data != nil && !json.Valid(data) {
 		c.Problemf(path+".docker_config", "%s.docker_config: %s is not JSON", path, u.DockerConfig)
 	}
-	if data := c.file(path+".ca", u.CA); data != nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
-		c.Problemf(path+".ca", "%s.ca: %s holds no PEM certificate", path, u.CA)
-	}
-	if u.Cert != "" || u.Key != "" {
-		c.pair(path, u.Cert, u.Key)
-	}
+	c.tls(path, u.CA, u.Cert, u.Key)
 	if u.Ledger != nil {
 		c.ledger(path+".ledger", u.Ledger)
 	}
@@ -381,6 +376,21 @@ func (c check) file(path string, name Path) []byte {
 		return nil
 	}
 	return data
+}
+
+// tls checks by what a server is known, and what is shown to it.
+func (c check) tls(path string, ca, cert, key Path) {
+	c.ca(path+".ca", ca)
+	if cert != "" || key != "" {
+		c.pair(path, cert, key)
+	}
+}
+
+// ca checks the file of authorities at path.
+func (c check) ca(path string, file Path) {
+	if data := c.file(path, file); data != nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
+		c.Problemf(path, "%s: %s holds no PEM certificate", path, file)
+	}
 }
 
 // pair checks the keys cert and key below path.

@@ -14,10 +14,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// minProgress is how many bytes, at least, between two breaks make a source
-// one that gets on.
-const minProgress = 1 << 20
-
 // blobSource reads a blob and verifies it. What breaks or stalls goes on at the
 // byte where it broke. The last bytes are given only when the digest is right.
 //
@@ -35,8 +31,7 @@ type blobSource struct {
 	at     int64 // of body, the next byte
 	hash   hash.Hash
 	hashed int64 // bytes; at may be before it, after seeking back
-	failed int   // breaks in a row
-	since  int64 // at, when it broke last
+	breaks breaks
 	err    error // why nothing can be read any more
 }
 
@@ -53,7 +48,7 @@ func (s *blobSource) from(offset int64) *blobReader {
 	if offset != s.at {
 		s.drop()
 	}
-	s.at, s.since = offset, offset
+	s.at, s.breaks.since = offset, offset
 	s.reader = &blobReader{source: s}
 	return s.reader
 }
@@ -168,21 +163,7 @@ func (s *blobSource) end() error {
 
 // broke decides whether to go on after a break.
 func (s *blobSource) broke(err error) error {
-	if s.ctx.Err() != nil {
-		return context.Cause(s.ctx)
-	}
-	if s.at-s.since >= minProgress {
-		s.failed = 0
-	}
-	s.failed++
-	s.since = s.at
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	if s.failed >= s.repo.host.cfg.Attempts {
-		return failf(ErrUnavailable, "reading blob %s from %s at byte %d: %w (%d attempts)", s.desc.Digest, s.repo, s.at, err, s.failed)
-	}
-	return pause(s.ctx, s.repo.host.cfg.backoff(s.failed))
+	return s.breaks.another(s.ctx, s.repo.host.cfg, s.at, err, func() string { return fmt.Sprintf("reading blob %s from %s", s.desc.Digest, s.repo) })
 }
 
 // open asks for the blob from byte at on.

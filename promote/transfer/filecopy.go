@@ -65,6 +65,23 @@ func takenBy(there FileInfo) error {
 	return failf(ErrConflict, "%s is there with %s", there.Name, there.SHA256)
 }
 
+// compare says whether a store has a file already. Errors: ErrConflict, when it has
+// another by the name, which may not be replaced.
+func (c *Client) compare(ctx context.Context, store FileStore, file FileInfo, overwrite bool) (bool, error) {
+	there, err := c.SumFile(ctx, store, file.Name, false)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	case there.SHA256 == file.SHA256:
+		return true, nil
+	case overwrite:
+		return false, nil
+	}
+	return false, takenBy(there)
+}
+
 // putFile sends a file until it has arrived, or has failed for good.
 func (c *Client) putFile(ctx context.Context, what *FileCopy, info FileInfo) error {
 	for failed := 1; ; failed++ {
@@ -121,8 +138,7 @@ type fileSource struct {
 
 	body   io.ReadCloser
 	at     int64
-	failed int
-	since  int64
+	breaks breaks
 	err    error // why nothing can be read any more
 }
 
@@ -157,21 +173,7 @@ func (s *fileSource) Read(p []byte) (int, error) {
 
 // broke decides whether to go on after a break.
 func (s *fileSource) broke(err error) error {
-	if s.ctx.Err() != nil {
-		return context.Cause(s.ctx)
-	}
-	if s.at-s.since >= minProgress {
-		s.failed = 0
-	}
-	s.failed++
-	s.since = s.at
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	if s.failed >= s.client.cfg.Attempts {
-		return failf(ErrUnavailable, "reading %s from %s at byte %d: %w (%d attempts)", s.info.Name, s.store, s.at, err, s.failed)
-	}
-	return pause(s.ctx, s.client.cfg.backoff(s.failed))
+	return s.breaks.another(s.ctx, &s.client.cfg, s.at, err, func() string { return fmt.Sprintf("reading %s from %s", s.info.Name, s.store) })
 }
 
 func (s *fileSource) close() {

@@ -122,7 +122,7 @@ func (s *dirStore) Put(ctx context.Context, file FileInfo, overwrite bool, r io.
 		return err
 	}
 	defer closeRoot(root)
-	if done, err := s.compare(ctx, file, overwrite); done || err != nil {
+	if done, err := s.client.compare(ctx, s, file, overwrite); done || err != nil {
 		return err
 	}
 	temp, err := writeTemp(ctx, root, file, r)
@@ -139,29 +139,13 @@ func (s *dirStore) Put(ctx context.Context, file FileInfo, overwrite bool, r io.
 		err = root.Link(temp, file.Name) // a rename would replace what came meanwhile
 	}
 	if errors.Is(err, fs.ErrExist) {
-		_, err = s.compare(ctx, file, false)
+		_, err = s.client.compare(ctx, s, file, false)
 		return err
 	}
 	if err != nil {
 		return dirError(err)
 	}
 	return dirError(syncDir(root, path.Dir(file.Name)))
-}
-
-// compare says whether a file is there already. Errors: ErrConflict.
-func (s *dirStore) compare(ctx context.Context, file FileInfo, overwrite bool) (bool, error) {
-	there, err := s.client.SumFile(ctx, s, file.Name, false)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return false, nil
-	case err != nil:
-		return false, err
-	case there.SHA256 == file.SHA256:
-		return true, nil
-	case overwrite:
-		return false, nil
-	}
-	return false, takenBy(there)
 }
 
 // writeTemp writes a file, verified and on the disk, under a name of its own.

@@ -27,7 +27,7 @@ func (s *bucketStore) Put(ctx context.Context, file FileInfo, overwrite bool, r 
 	if err != nil {
 		return err
 	}
-	if done, err := s.compare(ctx, file, overwrite); done || err != nil {
+	if done, err := s.client.compare(ctx, s, file, overwrite); done || err != nil {
 		return err
 	}
 	release, err := takeSlots(ctx, s.host.sending)
@@ -52,25 +52,9 @@ func (s *bucketStore) Put(ctx context.Context, file FileInfo, overwrite bool, r 
 		err = s.putParts(ctx, key, file, content, options)
 	}
 	if errors.Is(err, ErrConflict) {
-		_, err = s.compare(ctx, file, false)
+		_, err = s.client.compare(ctx, s, file, false)
 	}
 	return writing(err)
-}
-
-// compare says whether a file is there already. Errors: ErrConflict.
-func (s *bucketStore) compare(ctx context.Context, file FileInfo, overwrite bool) (bool, error) {
-	there, err := s.client.SumFile(ctx, s, file.Name, false)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return false, nil
-	case err != nil:
-		return false, err
-	case there.SHA256 == file.SHA256:
-		return true, nil
-	case overwrite:
-		return false, nil
-	}
-	return false, takenBy(there)
 }
 
 // putWhole sends a file in one request. It is verified before.
@@ -108,7 +92,7 @@ func (s *bucketStore) putParts(ctx context.Context, key string, file FileInfo, r
 			return err
 		})
 		if errors.Is(err, ErrNotFound) { // it was completed, and only the answer was lost
-			if there, compareErr := s.compare(ctx, file, false); there || errors.Is(compareErr, ErrConflict) {
+			if there, compareErr := s.client.compare(ctx, s, file, false); there || errors.Is(compareErr, ErrConflict) {
 				return compareErr
 			}
 		}

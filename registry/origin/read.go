@@ -166,24 +166,8 @@ func (o *Origin) Referrers(ctx context.Context, req *registry.Request) ([]ocispe
 	return of, registry.CacheStatus{}, nil
 }
 
-// fileContent is a blob in a file. It hands w the file, so that the kernel
-// sends it.
+// fileContent is a blob in a file.
 type fileContent struct{ *blobstore.File }
-
-// WriteRange implements registry.Content.
-func (f fileContent) WriteRange(_ context.Context, w io.Writer, offset, length int64) (int64, error) {
-	if _, err := f.File.File.Seek(offset, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("reading %s: %w", f.Info.Digest, err)
-	}
-	if length < 0 {
-		length = f.Info.Size - offset
-	}
-	n, err := io.CopyN(w, f.File.File, length)
-	if err != nil {
-		return n, fmt.Errorf("sending %s: %w", f.Info.Digest, err)
-	}
-	return n, nil
-}
 
 // Ready reports that nothing has to be waited for.
 func (f fileContent) Ready(int64, int64) bool { return true }
