@@ -188,8 +188,11 @@ func parseHop(s string) (netip.Addr, error) {
 	if at := strings.LastIndex(text, ":_"); at > 0 { // a port that is hidden
 		text = text[:at]
 	}
-	if ap, err := netip.ParseAddrPort(text); err == nil {
-		return ap.Addr().Unmap().WithZone(""), nil
+	// A port follows brackets, or the only colon.
+	if colon := strings.LastIndexByte(text, ':'); colon > 0 && (text[colon-1] == ']' || strings.IndexByte(text, ':') == colon) {
+		if ap, err := netip.ParseAddrPort(text); err == nil {
+			return ap.Addr().Unmap().WithZone(""), nil
+		}
 	}
 	if len(text) >= 2 && text[0] == '[' && text[len(text)-1] == ']' {
 		text = text[1 : len(text)-1]
