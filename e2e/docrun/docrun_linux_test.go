@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -38,8 +39,9 @@ func pages(t *testing.T) []string {
 
 // machine is what the pages are run on.
 type machine struct {
+	*front
+
 	binaries string // folder of entrepot and clients
-	ca       string
 }
 
 func TestEveryCommandOfTheDocumentationDoesWhatItSays(t *testing.T) {
@@ -58,7 +60,7 @@ func TestEveryCommandOfTheDocumentationDoesWhatItSays(t *testing.T) {
 			t.Errorf("%s: %v", page, err)
 			continue
 		}
-		if slices.ContainsFunc(steps, func(s Step) bool { return s.File == "" && s.Apart == "" }) {
+		if slices.ContainsFunc(steps, func(s Step) bool { return s.File == "" && s.Given == "" && s.Apart == "" }) {
 			t.Run(filepath.Base(page), func(t *testing.T) { m.run(t, steps) })
 		}
 	}
@@ -68,7 +70,7 @@ func TestEveryCommandOfTheDocumentationDoesWhatItSays(t *testing.T) {
 // world's registries and file servers.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := &machine{binaries: os.Getenv(inside), ca: front(t)}
+	m := &machine{front: newFront(t), binaries: os.Getenv(inside)}
 	fillTheWorld(t)
 	return m
 }
@@ -92,7 +94,7 @@ func install(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "kubeadm"), []byte(kubeadm), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, pkg := range map[string]string{"skopeo": "skopeo", "curl": "curl", "htpasswd": "apache2-utils"} {
+	for name, pkg := range map[string]string{"skopeo": "skopeo", "curl": "curl", "htpasswd": "apache2-utils", "dockerd": "docker.io"} {
 		testenv.Debian(t, name, pkg)
 	}
 	return dir
@@ -101,10 +103,42 @@ func install(t *testing.T) string {
 // run runs a page from its first line to its last.
 func (m *machine) run(t *testing.T, steps []Step) {
 	t.Helper()
-	p := &page{machine: m, dir: t.TempDir(), home: t.TempDir()}
+	p := &page{machine: m, dir: t.TempDir(), home: t.TempDir(), servers: map[string]*testenv.Process{}}
+	p.clean(t)
+	p.steps(t, steps)
+}
+
+// page is a page that is being run.
+type page struct {
+	*machine
+
+	dir, home string
+	servers   map[string]*testenv.Process // by their place
+}
+
+// clean takes away what the page before left on the machine.
+func (p *page) clean(t *testing.T) {
+	t.Helper()
+	for _, pattern := range []string{"/etc/entrepot*", "/var/lib/entrepot*", "/var/cache/entrepot*", "/srv/*", "/media/*"} {
+		left, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range left {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (p *page) steps(t *testing.T, steps []Step) {
+	t.Helper()
 	for _, s := range steps {
 		switch {
 		case s.Apart != "":
+		case s.Given != "":
+			p.give(t, s)
 		case s.File != "":
 			p.write(t, s)
 		default:
@@ -114,13 +148,6 @@ func (m *machine) run(t *testing.T, steps []Step) {
 			return // what follows builds on it
 		}
 	}
-}
-
-// page is a page that is being run.
-type page struct {
-	*machine
-	dir, home string
-	servers   []*testenv.Process
 }
 
 // path is where a file of the page lies.
@@ -161,14 +188,14 @@ func (p *page) script(t *testing.T, s Step) {
 			script.WriteString(line)
 			continue
 		}
-		p.bash(t, s.Line, script.String())
+		p.bash(t, s, script.String())
 		script.Reset()
 		p.serve(t, s.Line, strings.TrimSpace(line))
 	}
-	p.bash(t, s.Line, script.String())
+	p.bash(t, s, script.String())
 }
 
-func (p *page) bash(t *testing.T, line int, script string) {
+func (p *page) bash(t *testing.T, s Step, script string) {
 	t.Helper()
 	if strings.TrimSpace(script) == "" || t.Failed() {
 		return
@@ -177,41 +204,65 @@ func (p *page) bash(t *testing.T, line int, script string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir, cmd.Env = p.dir, p.env()
+	if s.Answer != "" {
+		terminal := testenv.OpenTerminal(t)
+		terminal.Type(s.Answer + "\n") // it waits there until it is asked for
+		cmd.Stdin = terminal.File()
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
-	t.Logf("line %d:\n%s%s", line, script, out.Bytes())
+	t.Logf("line %d:\n%s%s", s.Line, script, out.Bytes())
 	if err != nil {
-		t.Errorf("line %d: %v", line, err)
+		t.Errorf("line %d: %v", s.Line, err)
 	}
 }
 
-// serve begins a server and waits until it can be used. One that is begun again
-// replaces the one before.
+// serve begins a server and waits until it can be used. One that is begun in the
+// place of another replaces it.
 func (p *page) serve(t *testing.T, line int, command string) {
 	t.Helper()
-	if !strings.HasPrefix(command, "minio") {
-		for _, s := range p.servers {
-			s.Stop()
-		}
-		p.servers = nil
+	place, ready := p.placeOf(t, command)
+	if before := p.servers[place]; before != nil {
+		before.Stop()
 	}
-	process := testenv.Start(t, testenv.ProcessConfig{
+	p.servers[place] = testenv.Start(t, testenv.ProcessConfig{
 		Name: "server", Path: "/bin/bash", Args: []string{"-c", "exec " + command}, Dir: p.dir, Env: p.env(),
-		Ready: func(ctx context.Context) error {
-			switch program, _, _ := strings.Cut(command, " "); program {
-			case "minio":
-				return testenv.WaitHTTP(ctx, "http://127.0.0.1:9000/minio/health/live")
-			case "registry":
-				return testenv.WaitHTTP(ctx, "http://127.0.0.1:5000/v2/")
-			}
-			return testenv.WaitHTTP(ctx, "http://127.0.0.1:9090/readyz")
-		},
+		Ready: func(ctx context.Context) error { return testenv.WaitHTTP(ctx, ready) },
 	})
-	if !strings.HasPrefix(command, "minio") {
-		p.servers = append(p.servers, process)
-	}
 	t.Logf("line %d: %s (runs on)", line, command)
+}
+
+// configFlag is a configuration's file, and elsewhere what it says of its admin listener.
+var (
+	configFlag = regexp.MustCompile(`--config[ =](\S+)`)
+	elsewhere  = regexp.MustCompile(`(?m)^admin: *{listen: *"?([^"}]+)`)
+)
+
+// here is the place that a server takes unless its configuration says another.
+const here = "127.0.0.1:9090"
+
+// placeOf is the place that a server takes, and the URL at which it is asked whether it is
+// ready. A registry and the entrepot that succeeds it have the same place.
+func (p *page) placeOf(t *testing.T, command string) (place, ready string) {
+	t.Helper()
+	switch program, _, _ := strings.Cut(command, " "); program {
+	case "minio":
+		return program, "http://127.0.0.1:9000/minio/health/live"
+	case "registry":
+		return here, "http://127.0.0.1:5000/v2/"
+	}
+	place = here
+	if file := configFlag.FindStringSubmatch(command); file != nil {
+		text, err := os.ReadFile(p.path(file[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := elsewhere.FindSubmatch(text); m != nil {
+			place = string(m[1])
+		}
+	}
+	return place, "http://" + place + "/readyz"
 }
 
 // fillTheWorld starts the registries and file servers of the examples.
@@ -219,7 +270,7 @@ func fillTheWorld(t *testing.T) {
 	t.Helper()
 	registry := testenv.StartRegistry(t)
 	for _, name := range []string{
-		"library/alpine:3", "library/nginx:1.29", "pause:3.10", "kube-proxy:v1.36.0", "coredns/coredns:v1.13.1", "org/app:v1", "org/tool:v1",
+		"library/alpine:3", "library/nginx:1.29", "pause:3.10", "kube-proxy:v1.36.0", "coredns/coredns:v1.11.1", "coredns/coredns:v1.13.1", "org/app:v1", "org/tool:v1",
 		// What client-config --check asks for.
 		"library/hello-world:latest", "hello-world:latest", "distroless/static:latest", "containerd/busybox:latest", "prometheus/busybox:latest",
 		"docker/library/busybox:latest",

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ const inside = "ENTREPOT_TEST_DOCRUN_INSIDE"
 func hosts() map[string]string {
 	const registry, files = "5999", "5998"
 	return map[string]string{
+		"origin.inside.example": "5001", "dl.example.org": "5001",
 		"node.example.org": "5000", "mirror.example.edu": "5000", "mirror.example.org": "5000",
 		"origin.example.org": "5001", "artifacts.example.org": "8080", "staging.example.org": registry, "registry.example.org": registry,
 		"registry-1.docker.io": registry, "mcr.microsoft.com": registry, "public.ecr.aws": registry, "registry.k8s.io": registry, "ghcr.io": registry, "quay.io": registry, "gcr.io": registry,
@@ -95,7 +97,7 @@ func settle() error {
 	if err := unix.Mount("docrun", scratch, "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mounting a scratch: %w", err)
 	}
-	for _, dir := range []string{"etc", "var/lib", "var/cache"} {
+	for _, dir := range []string{"etc", "var/lib", "var/cache", "run", "srv", "media"} {
 		upper, work := filepath.Join(scratch, dir, "upper"), filepath.Join(scratch, dir, "work")
 		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
 			return err
@@ -104,12 +106,17 @@ func settle() error {
 			return fmt.Errorf("laying over /%s: %w", dir, err)
 		}
 	}
+	return errors.Join(writeHosts(hosts()), raiseLoopback())
+}
+
+// writeHosts has names be those of this machine, and no others exist.
+func writeHosts(leads map[string]string) error {
 	var names strings.Builder
 	names.WriteString("127.0.0.1 localhost\n::1 localhost\n")
-	for name := range hosts() {
+	for name := range leads {
 		names.WriteString("127.0.0.1 " + name + "\n")
 	}
-	return errors.Join(os.WriteFile("/etc/hosts", []byte(names.String()), 0o644), raiseLoopback())
+	return os.WriteFile("/etc/hosts", []byte(names.String()), 0o644)
 }
 
 func raiseLoopback() error {
@@ -126,10 +133,18 @@ func raiseLoopback() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
 
-// front serves the hosts by https, and trusts itself: it returns the file with the
-// certificate that clients are to trust.
-func front(t *testing.T) string {
+// front is what serves the hosts by https.
+type front struct {
+	ca string // file with the certificate, which clients are to trust
+
+	mu    sync.Mutex
+	leads map[string]string // hosts, as they are now
+}
+
+// newFront serves the hosts, and trusts itself.
+func newFront(t *testing.T) *front {
 	t.Helper()
+	f := &front{ca: filepath.Join(t.TempDir(), "ca.pem"), leads: hosts()}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -149,23 +164,44 @@ func front(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(lead), ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: http.HandlerFunc(f.lead), ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(ln) }()
 	t.Cleanup(func() { _ = server.Close() })
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(f.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return file
+	return f
+}
+
+// change has the hosts be others until the test ends.
+func (f *front) change(t *testing.T, leads map[string]string) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.leads
+	f.leads = leads
+	if err := writeHosts(leads); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.leads = was
+		if err := writeHosts(was); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // lead sends a request on to the server that its host leads to.
-func lead(w http.ResponseWriter, r *http.Request) {
+func (f *front) lead(w http.ResponseWriter, r *http.Request) {
 	host, _, err := net.SplitHostPort(r.Host)
 	if err != nil {
 		host = r.Host
 	}
-	port, ok := hosts()[host]
+	f.mu.Lock()
+	port, ok := f.leads[host]
+	f.mu.Unlock()
 	if !ok {
 		http.Error(w, "no such host here: "+host, http.StatusMisdirectedRequest)
 		return

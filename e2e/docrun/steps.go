@@ -19,6 +19,17 @@
 // in a comment too:
 //
 //	<!-- run: entrepot serve -->
+//
+// What takes more than a command is given:
+//
+//	<!-- given: a production -->
+//	<!-- given: another machine -->
+//	<!-- given: no network -->
+//	<!-- given: docker -->
+//
+// And what a command asks at a terminal is answered:
+//
+//	<!-- answer: y -->
 package docrun
 
 import (
@@ -28,29 +39,29 @@ import (
 	"strings"
 )
 
-// Step is one fenced block of a page that is to be run, or a file to be written.
+// Step is one fenced block of a page that is to be run, a file to be written, or
+// something that is given.
 type Step struct {
-	Line  int    // of the fence, from 1
-	File  string // to be written; "" is a script to be run
-	Text  string
-	Apart string // why it is not run; "" runs it
+	Line   int    // of the fence, or of the comment, from 1
+	Given  string // what the page takes for granted; then nothing else is set
+	File   string // to be written; "" is a script to be run
+	Text   string
+	Answer string // that is typed where the script asks; "" has no terminal
+	Apart  string // why it is not run; "" runs it
 }
 
 // fileName is a block's first line that says which file it is.
 var fileName = regexp.MustCompile(`^(?:#|//|;|--) ?((?:[~/]|\./)?[\w./@+-]+\.\w+)(?:$|[ ,:(])`)
 
-// apart is the comment before a block that is not run.
-var apart = regexp.MustCompile(`^<!-- not run: (.+) -->$`)
-
-// hidden is a comment that is run.
-var hidden = regexp.MustCompile(`^<!-- run: (.+) -->$`)
+// comment is one that readers do not see.
+var comment = regexp.MustCompile(`^<!-- (not run|run|given|answer): (.+) -->$`)
 
 // Steps are the steps of a page in Markdown. Its error names the line of a block
 // that does not end.
 func Steps(page string) ([]Step, error) {
 	var steps []Step
 	var step *Step
-	var language, why string
+	var language, why, answer string
 	var fence, indent string
 	line := 0
 	for lines := bufio.NewScanner(strings.NewReader(page)); lines.Scan(); {
@@ -62,22 +73,30 @@ func Steps(page string) ([]Step, error) {
 			if step.finish(language) {
 				steps = append(steps, *step)
 			}
-			step, why = nil, ""
+			step, why, answer = nil, "", ""
 		case step != nil:
 			step.Text += strings.TrimPrefix(text, indent) + "\n"
 		case strings.HasPrefix(trimmed, "```"):
 			fence = trimmed[:len(trimmed)-len(strings.TrimLeft(trimmed, "`"))]
 			language, _, _ = strings.Cut(strings.TrimPrefix(trimmed, fence), " ")
 			indent = text[:strings.Index(text, "`")]
-			step = &Step{Line: line, Apart: why}
+			step = &Step{Line: line, Apart: why, Answer: answer}
 		case trimmed == "":
 		default:
-			why = ""
-			if m := apart.FindStringSubmatch(trimmed); m != nil {
-				why = m[1]
+			why, answer = "", ""
+			m := comment.FindStringSubmatch(trimmed)
+			if m == nil {
+				continue
 			}
-			if m := hidden.FindStringSubmatch(trimmed); m != nil {
-				steps = append(steps, Step{Line: line, Text: m[1] + "\n"})
+			switch m[1] {
+			case "not run":
+				why = m[2]
+			case "answer":
+				answer = m[2]
+			case "given":
+				steps = append(steps, Step{Line: line, Given: m[2]})
+			case "run":
+				steps = append(steps, Step{Line: line, Text: m[2] + "\n"})
 			}
 		}
 	}

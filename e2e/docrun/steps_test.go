@@ -9,7 +9,7 @@ import (
 func TestStepsAreScriptsAndNamedFilesInTheirOrder(t *testing.T) {
 	page := "# A page\n\n```sh\necho 1\n```\n\nWrite:\n\n```yaml\n# conf/a.yaml\nb: 1\n```\n\n```yaml\nnot: named\n```\n" +
 		"\n<!-- not run: needs a cluster -->\n```sh\nkubectl apply\n```\n1. In a list:\n   ```sh\n   echo 2\n   ```\n```mermaid\nx\n```\n" +
-		"<!-- run: entrepot serve -->\n```json\n// /etc/docker/daemon.json\n{}\n```\n"
+		"<!-- given: a production -->\n<!-- run: entrepot serve -->\n```json\n// /etc/docker/daemon.json\n{}\n```\n<!-- answer: y -->\n```sh\nentrepot mirror init\n```\n"
 	got, err := Steps(page)
 	if err != nil {
 		t.Fatal(err)
@@ -19,8 +19,10 @@ func TestStepsAreScriptsAndNamedFilesInTheirOrder(t *testing.T) {
 		{Line: 9, File: "conf/a.yaml", Text: "# conf/a.yaml\nb: 1\n"},
 		{Line: 19, Text: "kubectl apply\n", Apart: "needs a cluster"},
 		{Line: 23, Text: "echo 2\n"},
-		{Line: 29, Text: "entrepot serve\n"},
-		{Line: 30, File: "/etc/docker/daemon.json", Text: "{}\n"},
+		{Line: 29, Given: "a production"},
+		{Line: 30, Text: "entrepot serve\n"},
+		{Line: 31, File: "/etc/docker/daemon.json", Text: "{}\n"},
+		{Line: 36, Text: "entrepot mirror init\n", Answer: "y"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
