@@ -108,15 +108,19 @@ func (r *fileRules) policy(name string) *Policy {
 // within bounds.
 func (r *fileRules) rule(v *fileVersion, policy *Policy) Policy {
 	rule := *policy
-	if policy == &r.pinned || !v.said {
+	switch {
+	case policy == &r.pinned:
+		return rule
+	case !v.said:
+		rule.TTL = max(0, rule.TTL-v.kept)
 		return rule
 	}
 	rule.TTL = max(v.fresh, r.minTTL)
 	if r.maxTTL > 0 {
-		rule.TTL = min(rule.TTL, r.maxTTL)
+		rule.TTL = min(rule.TTL, max(0, r.maxTTL-v.kept))
 	}
 	if policy == &r.pointers {
-		rule.TTL = min(rule.TTL, r.movingTTL)
+		rule.TTL = min(rule.TTL, max(0, r.movingTTL-v.kept))
 	}
 	if rule.TTL == 0 { // no-cache: not without asking
 		rule.StaleWhileRevalidate = 0

@@ -113,7 +113,7 @@ func (m *fileMeta) described(d digest.Digest, size int64) registry.File {
 	f.Header = m.Header.Clone()
 	f.Header["Repr-Digest"] = []string{reprDigest(d)}
 	if f.ETag == "" {
-		f.ETag = `"` + string(d) + `"`
+		f.ETag = digestTag(d)
 		f.Header["Etag"] = []string{f.ETag}
 	}
 	return f
@@ -157,10 +157,16 @@ func freshness(h http.Header, age string, date time.Time) (ttl time.Duration, sa
 	default:
 		return 0, false, false
 	}
-	if seconds, err := strconv.Atoi(age); err == nil && seconds > 0 {
-		ttl -= time.Duration(min(seconds, maxSeconds)) * time.Second
+	return max(0, ttl-parseAge(age)), true, false
+}
+
+// parseAge reads an Age header (RFC 9111, section 5.1), 0 for none.
+func parseAge(age string) time.Duration {
+	seconds, err := strconv.Atoi(age)
+	if err != nil || seconds < 0 {
+		return 0
 	}
-	return max(0, ttl), true, false
+	return time.Duration(min(seconds, maxSeconds)) * time.Second
 }
 
 // maxSeconds bounds lifetimes, in seconds: a century.

@@ -32,6 +32,8 @@ type fileVersion struct {
 	described registry.File // as clients are told of it, without Content
 
 	checked   time.Time     // when upstream last said that it is the newest
+	aged      time.Duration // for how long others had kept what it said then
+	kept      time.Duration // for how long a peer had, from which it is
 	fresh     time.Duration // for how long, where said
 	said      bool
 	transient bool // upstream does not want it kept
@@ -48,6 +50,7 @@ func newFileVersion(meta *fileMeta, d digest.Digest, size int64) *fileVersion {
 // hold notes for how long upstream says that a version holds.
 func (v *fileVersion) hold(up *upstreamState, h http.Header, age string, date time.Time) {
 	v.fresh, v.said, v.transient = freshness(h, age, date)
+	v.aged = parseAge(age)
 	if v.transient && up.files.minTTL > 0 {
 		v.transient = false
 	}
@@ -65,6 +68,7 @@ type fileRecord struct {
 	Digest  digest.Digest `json:"digest"`
 	Meta    *fileMeta     `json:"meta"`
 	Checked time.Time     `json:"checked"`
+	Aged    int64         `json:"aged,omitempty"`  // seconds
 	Fresh   int64         `json:"fresh,omitempty"` // seconds
 	Said    bool          `json:"said,omitempty"`
 }
@@ -93,6 +97,7 @@ func (n *Node) newFileNames() *names[*fileVersion] {
 		}
 		v := newFileVersion(r.Meta, r.Digest, r.Meta.Size)
 		v.checked, v.said, v.fresh = r.Checked, r.Said, time.Duration(min(r.Fresh, maxSeconds))*time.Second
+		v.aged = time.Duration(min(max(0, r.Aged), maxSeconds)) * time.Second
 		return v, r.Checked, true
 	}
 	t.save = func(key nameKey, v *fileVersion, checked time.Time, changed bool) {
@@ -101,7 +106,7 @@ func (n *Node) newFileNames() *names[*fileVersion] {
 		}
 		n.writeRecord(fileRecordKey(key), fileRecord{
 			Path: key.repo + query(key.ref), Digest: v.digest, Meta: v.meta, Checked: checked,
-			Fresh: int64(v.fresh / time.Second), Said: v.said,
+			Aged: int64(v.aged / time.Second), Fresh: int64(v.fresh / time.Second), Said: v.said,
 		}, changed)
 	}
 	t.drop = func(key nameKey) { n.dropRecord(fileRecordKey(key)) }
@@ -179,7 +184,11 @@ func date(h http.Header) time.Time {
 // once it is known which that is.
 func (n *Node) fetchFile(ctx context.Context, key nameKey, old *fileVersion) (*fileVersion, error) {
 	from := newFileSource(key.up, key.repo, key.ref, "", nil)
-	r, err := n.fills.start(ctx, &fileGoal{source: from, distrusts: n.holders != nil}, []source{from})
+	sources := []source{from}
+	if n.region != nil && old == nil {
+		sources = []source{&peerVersion{region: n.region, uri: key.fileURI(), of: from}, from}
+	}
+	r, err := n.fills.start(ctx, &fileGoal{source: from, distrusts: n.holders != nil}, sources)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +209,9 @@ func (n *Node) fetchFile(ctx context.Context, key nameKey, old *fileVersion) (*f
 		meta = meta.sized(size)
 	}
 	v := newFileVersion(meta, d, size)
-	v.hold(key.up, meta.Header, from.age(), meta.Date)
+	aged, kept := from.age()
+	v.hold(key.up, meta.Header, aged, meta.Date)
+	v.kept = kept
 	if !told {
 		v.fill, v.previous = r.fill, old
 		v.reader = r
@@ -272,7 +283,7 @@ func (n *Node) fileArrived(key nameKey, v *fileVersion) {
 		return
 	}
 	arrived := newFileVersion(now.meta.sized(size), sum, size)
-	arrived.checked, arrived.fresh, arrived.said = now.checked, now.fresh, now.said
+	arrived.checked, arrived.aged, arrived.kept, arrived.fresh, arrived.said = now.checked, now.aged, now.kept, now.fresh, now.said
 	n.files.change(key, is, arrived, true, now.checked, nil)
 }
 

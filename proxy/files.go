@@ -62,7 +62,7 @@ func (n *Node) fileByName(ctx context.Context, key nameKey, policy *Policy, head
 		rule := key.up.files.rule(v, policy)
 		cs := registry.CacheStatus{
 			Outcome: registry.OutcomeHit, Upstream: key.up.name, HasTTL: true,
-			Age: max(0, a.age), TTL: rule.TTL - a.age, Detail: a.failure, Collapsed: a.collapsed,
+			Age: max(0, a.age) + v.aged, TTL: rule.TTL - a.age, Detail: a.failure, Collapsed: a.collapsed,
 		}
 		if a.asked && a.failure == "" {
 			cs.Detail = "revalidated"

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"entrepot/proxy/upstream"
 
@@ -27,9 +28,10 @@ type fileSource struct {
 	path, query string // percent-encoded
 
 	mu      sync.Mutex
-	version *fileMeta // nil until the first answer
-	claims  []claim   // of the headers of the first answer
-	aged    string    // its Age
+	version *fileMeta     // nil until the first answer
+	claims  []claim       // of the headers of the first answer
+	aged    string        // its Age
+	kept    time.Duration // for how long a peer has had what it answers
 }
 
 // newFileSource reads path, of which the digest (or "") and the version (or nil)
@@ -45,11 +47,12 @@ func (s *fileSource) meta() *fileMeta {
 	return s.version
 }
 
-// age is the Age header of the first answer.
-func (s *fileSource) age() string {
+// age is the Age header of the first answer, and for how long a peer that gave it has
+// had it.
+func (s *fileSource) age() (aged string, kept time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.aged
+	return s.aged, s.kept
 }
 
 func (s *fileSource) open(ctx context.Context, offset, length, size int64) (io.ReadCloser, int64, error) {
