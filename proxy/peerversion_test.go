@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -103,9 +104,7 @@ func standIn(t *testing.T, node *testNode, files http.HandlerFunc) (base string)
 			return
 		}
 		defer resp.Body.Close()
-		for key, values := range resp.Header {
-			w.Header()[key] = values
-		}
+		maps.Copy(w.Header(), resp.Header)
 		w.WriteHeader(resp.StatusCode)
 		var b bytes.Buffer
 		_, _ = b.ReadFrom(resp.Body)
