@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -383,4 +384,25 @@ func TestFileIsNotPassedOnUnverifiedWhileItsSidecarCannotBeHad(t *testing.T) {
 	if g := n.get(t, "/up/a"); g.status != 503 {
 		t.Errorf("got %v; want 503", g)
 	}
+}
+
+// RFC 9111, section 4.2.3: what caches before this node had it for counts, also after a
+// restart.
+func TestAgeOfAFileCountsWhatCachesUpstreamHadItFor(t *testing.T) {
+	up := newFileServer(t)
+	f := up.file("/a", mib, 1, "Cache-Control", "max-age=4000", "Age", "1000")
+	dir := t.TempDir()
+	n := startFiles(t, dir, []string{up.URL})
+	n.get(t, "/up/a").wantHeaders(t, map[string]string{"Age": "1000"})
+	n.settled(t, "a")
+	for range 2 {
+		g := n.get(t, "/up/a")
+		g.wantBytes(t, http.StatusOK, f.body)
+		if age, err := strconv.Atoi(g.header.Get("Age")); err != nil || age < 1000 || age > 1100 || !strings.Contains(g.header.Get("Cache-Status"), "hit; ttl=29") {
+			t.Errorf("Age is %q, Cache-Status %q; want 1000 s of age, and 3000 s left", g.header.Get("Age"), g.header.Get("Cache-Status"))
+		}
+		n.close()
+		n = startFiles(t, dir, []string{up.URL})
+	}
+	up.wantLog(t, "GET /a")
 }
