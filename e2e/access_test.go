@@ -266,3 +266,44 @@ func TestRealClientsAreKnownByTheirCertificates(t *testing.T) {
 		t.Errorf("a forged certificate was answered %s", resp.Status)
 	}
 }
+
+// The daemons send what they are given by their command lines.
+func TestDaemonsPullWhatTheirPasswordLets(t *testing.T) {
+	const image = "private.test/"
+	g := startGuarded(t, map[string]any{
+		"htpasswd": testenv.Htpasswd(t, map[string]string{testenv.Promoter: testenv.PromoterPassword, "bob": "builder"}),
+		"rules":    []any{map[string]any{"identity": testenv.Promoter, "repositories": []string{"team-a/**"}}},
+	}, nil)
+	t.Run("containerd", func(t *testing.T) {
+		source := testenv.Source{Address: g.Address(), Upstream: "private.test", Login: true}
+		for _, version := range []int{1, 2} {
+			puller{"containerd", testenv.Containerd{Version: version}, []testenv.Artifact{g.teamA}}.pull(t, source)
+		}
+	})
+	socket, stop := testenv.StartDockerd(t)
+	defer stop()
+	docker := testenv.Debian(t, "docker", "docker.io")
+	for who, c := range map[string]struct {
+		name, password string
+		want           bool
+	}{
+		"who may":          {testenv.Promoter, testenv.PromoterPassword, true},
+		"who may not":      {"bob", "builder", false},
+		"a wrong password": {testenv.Promoter, "builder", false},
+		"nobody":           {"", "", false},
+	} {
+		t.Run(who, func(t *testing.T) {
+			name := g.Address() + "/" + image + g.teamA.Name()
+			home := testenv.Home(t, g.Address(), c.name, c.password)
+			wantTogether(t, c.want, home, docker, []string{"--host", "unix://" + socket, "pull", "--platform", "linux/amd64", name})
+			if c.want {
+				wantTogether(t, true, home, docker, []string{"--host", "unix://" + socket, "image", "rm", name})
+			}
+			if c.name != "" {
+				login := testenv.Home(t, "", "", "")
+				known := c.password == testenv.PromoterPassword || c.name == "bob"
+				wantTogether(t, known, login, docker, []string{"--host", "unix://" + socket, "login", "--username", c.name, "--password", c.password, g.Address()})
+			}
+		})
+	}
+}
