@@ -34,12 +34,7 @@ func TestContainerfileGivesTheImageThatReleasesHave(t *testing.T) {
 	const version = "v9.8.7"
 	socket, stop := testenv.StartDockerd(t)
 	defer stop()
-	docker := func(args ...string) *exec.Cmd {
-		// Debian's own: others leave BuildKit to a plugin.
-		cmd := exec.CommandContext(t.Context(), filepath.Join("/usr/bin", filepath.Base(testenv.Debian(t, "docker", "docker.io"))), args...)
-		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+socket, "DOCKER_BUILDKIT=1", "DOCKER_CONFIG="+t.TempDir())
-		return cmd
-	}
+	docker := dockerClient(t, socket)
 	context := t.TempDir()
 	if err := os.Mkdir(filepath.Join(context, "build"), 0o755); err != nil {
 		t.Fatal(err)
@@ -67,6 +62,17 @@ func TestContainerfileGivesTheImageThatReleasesHave(t *testing.T) {
 		t.Errorf("the Containerfile gives another image than deploy/image (-deploy/image +Containerfile):\n%s", diff)
 	}
 	runImage(t, docker)
+}
+
+// dockerClient is docker's command for the engine at a socket.
+func dockerClient(t *testing.T, socket string) func(args ...string) *exec.Cmd {
+	config := t.TempDir()
+	return func(args ...string) *exec.Cmd {
+		// Debian's own: others leave BuildKit to a plugin.
+		cmd := exec.CommandContext(t.Context(), filepath.Join("/usr/bin", filepath.Base(testenv.Debian(t, "docker", "docker.io"))), args...)
+		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+socket, "DOCKER_BUILDKIT=1", "DOCKER_CONFIG="+config)
+		return cmd
+	}
 }
 
 // runImage serves from the image, as Kubernetes would run it: no capability, no

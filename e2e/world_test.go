@@ -53,8 +53,11 @@ func (l *liar) names() []string {
 	return slices.DeleteFunc(slices.Clone(l.asked), func(r string) bool { return !strings.Contains(r, "/manifests/") && !strings.Contains(r, "/tags/") })
 }
 
+// door is where clients come to.
+type door interface{ URL() string }
+
 // where is how the router explains a request to a client.
-func where(t *testing.T, router *testenv.Router, client, request string) geo.Explanation {
+func where(t *testing.T, router door, client, request string) geo.Explanation {
 	t.Helper()
 	query := url.Values{"request": {request}, "size": {"1048576"}}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, router.URL()+"/where?"+query.Encode(), http.NoBody)
@@ -77,7 +80,7 @@ func where(t *testing.T, router *testenv.Router, client, request string) geo.Exp
 }
 
 // becomes waits until what the router explains is as wanted.
-func becomes(t *testing.T, router *testenv.Router, client, request string, wanted func(geo.Explanation) bool) {
+func becomes(t *testing.T, router door, client, request string, wanted func(geo.Explanation) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

@@ -25,6 +25,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		serveCommand(),
+		readyCommand(),
 		promoteCommand(),
 		ledgerCommand(),
 		storeCommand(),

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"text/tabwriter"
@@ -190,14 +189,11 @@ type mirrorClient struct {
 }
 
 func (c *mirrorClient) do(ctx context.Context, method, query string) (*http.Response, error) {
-	host, port, err := net.SplitHostPort(c.admin)
+	base, err := adminURL(c.admin)
 	if err != nil {
 		return nil, err
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+net.JoinHostPort(host, port)+mirrorPath+"?"+query, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, base+mirrorPath+"?"+query, http.NoBody)
 	if err != nil {
 		return nil, err
 	}

@@ -50,21 +50,28 @@ in ./data, an empty origin on :5001 that nobody may write, and the admin
 listener on 127.0.0.1:9090.`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
-			if file == "" {
-				file = os.Getenv("ENTREPOT_CONFIG")
-			}
-			cfg := standaloneConfig()
-			if file != "" {
-				var err error
-				if cfg, err = loadConfig(file); err != nil {
-					return err
-				}
+			cfg, file, err := servedConfig(file)
+			if err != nil {
+				return err
 			}
 			return serve(cmd.Context(), cfg, file, cmd.ErrOrStderr())
 		}),
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file, default $ENTREPOT_CONFIG; without either, standalone")
 	return cmd
+}
+
+// servedConfig is the configuration that a process runs by which is told a file, or
+// none, and that file.
+func servedConfig(file string) (*Config, string, error) {
+	if file == "" {
+		file = os.Getenv("ENTREPOT_CONFIG")
+	}
+	if file == "" {
+		return standaloneConfig(), "", nil
+	}
+	cfg, err := loadConfig(file)
+	return cfg, file, err
 }
 
 // role is one of the parts that a process can play, ready to be served.

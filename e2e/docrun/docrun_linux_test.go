@@ -45,9 +45,11 @@ type machine struct {
 }
 
 func TestEveryCommandOfTheDocumentationDoesWhatItSays(t *testing.T) {
-	if os.Getenv(inside) == "" {
-		alone(t, install(t))
+	if !testenv.Alone(t, func() []string { return []string{programs + "=" + install(t)} }) {
 		return
+	}
+	if err := settle(); err != nil {
+		t.Fatalf("settling in: %v", err)
 	}
 	m := newMachine(t)
 	for _, page := range pages(t) {
@@ -70,7 +72,7 @@ func TestEveryCommandOfTheDocumentationDoesWhatItSays(t *testing.T) {
 // world's registries and file servers.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := &machine{front: newFront(t), binaries: os.Getenv(inside)}
+	m := &machine{front: newFront(t), binaries: os.Getenv(programs)}
 	fillTheWorld(t)
 	return m
 }

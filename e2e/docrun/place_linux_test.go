@@ -9,29 +9,23 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"flag"
 	"fmt"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"entrepot/e2e/testenv"
 
 	"golang.org/x/sys/unix"
 )
 
-// inside tells the test's second process that it is on the machine of its own, and
-// where the programs are.
-const inside = "ENTREPOT_TEST_DOCRUN_INSIDE"
+// programs tells the test, on the machine of its own, where the programs are.
+const programs = "ENTREPOT_TEST_DOCRUN_PROGRAMS"
 
 // hosts are the names that exist on the machine, and which server of it each
 // leads to: a port, on which plain HTTP is spoken behind the certificate.
@@ -47,48 +41,9 @@ func hosts() map[string]string {
 	}
 }
 
-func TestMain(m *testing.M) {
-	if os.Getenv(inside) != "" {
-		if err := settle(); err != nil {
-			fmt.Fprintln(os.Stderr, "settling in:", err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
-}
-
-// alone runs the test that calls it once more, on a machine of its own with the
-// programs of a folder.
-func alone(t *testing.T, programs string) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		testenv.Missing(t, "a network namespace takes root")
-	}
-	run := "^" + t.Name() + "$"
-	if asked := flag.Lookup("test.run").Value.String(); strings.Contains(asked, "/") {
-		run = asked // for one page
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", run, "-test.v", "-test.timeout", "10m")
-	cmd.Env = append(os.Environ(), inside+"="+programs)
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
-	}
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Errorf("on a machine of its own: %v", err)
-	}
-}
-
-// settle makes the namespace a machine: loopback is up, hosts have names, and what
-// is written below /etc and /var/lib is gone with it.
+// settle makes the machine that of the pages: hosts have names, and what is written
+// below /etc and /var/lib is gone with it.
 func settle() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("keeping mounts to ourselves: %w", err)
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("mounting /proc: %w", err)
-	}
 	scratch, err := os.MkdirTemp("", "docrun-")
 	if err != nil {
 		return err
@@ -106,7 +61,7 @@ func settle() error {
 			return fmt.Errorf("laying over /%s: %w", dir, err)
 		}
 	}
-	return errors.Join(writeHosts(hosts()), raiseLoopback())
+	return writeHosts(hosts())
 }
 
 // writeHosts has names be those of this machine, and no others exist.
@@ -117,20 +72,6 @@ func writeHosts(leads map[string]string) error {
 		names.WriteString("127.0.0.1 " + name + "\n")
 	}
 	return os.WriteFile("/etc/hosts", []byte(names.String()), 0o644)
-}
-
-func raiseLoopback() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
 
 // front is what serves the hosts by https.

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,26 +18,31 @@ import (
 
 // pin is a program of a Go module, at the version that tests are run with.
 type pin struct {
-	pkg     string // import path; its last element names the binary
+	pkg     string // import path
 	version string
+	as      string // the binary's name; empty is the last element of pkg
+	// within is the module of pkg where go install refuses it, because of
+	// directives in its go.mod that count in the main module only.
+	within string
 }
 
-func (p pin) name() string { return path.Base(p.pkg) }
+func (p pin) name() string { return cmp.Or(p.as, path.Base(p.pkg)) }
 
 // pins are the programs that tests run, from quick to slow to build. MinIO and
 // the conformance suite have no recent release tags: theirs are commits.
 func pins() []pin {
 	return []pin{
-		{"github.com/opencontainers/distribution-spec/conformance", "v0.0.0-20260831232431-97274622c111"},
-		{"github.com/google/go-containerregistry/cmd/crane", "v0.22.1"},
-		{"oras.land/oras/cmd/oras", "v1.3.6"},
-		{"github.com/distribution/distribution/v3/cmd/registry", "v3.1.2"},
-		{"github.com/containerd/containerd/v2/cmd/ctr", "v2.4.2"},
-		{"github.com/containerd/containerd/v2/cmd/containerd", "v2.4.2"},
-		{"helm.sh/helm/v3/cmd/helm", "v3.22.0"},
-		{"github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3"},
-		{"github.com/versity/versitygw/cmd/versitygw", "v1.8.0"},
-		{"github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c"},
+		{pkg: "github.com/opencontainers/distribution-spec/conformance", version: "v0.0.0-20260831232431-97274622c111"},
+		{pkg: "github.com/google/go-containerregistry/cmd/crane", version: "v0.22.1"},
+		{pkg: "oras.land/oras/cmd/oras", version: "v1.3.6"},
+		{pkg: "github.com/distribution/distribution/v3/cmd/registry", version: "v3.1.2"},
+		{pkg: "github.com/containerd/containerd/v2/cmd/ctr", version: "v2.4.2"},
+		{pkg: "github.com/containerd/containerd/v2/cmd/containerd", version: "v2.4.2"},
+		{pkg: "github.com/docker/compose/v5/cmd", version: "v5.6.0", as: "docker-compose", within: "github.com/docker/compose/v5"},
+		{pkg: "helm.sh/helm/v3/cmd/helm", version: "v3.22.0"},
+		{pkg: "github.com/sigstore/cosign/v3/cmd/cosign", version: "v3.1.3"},
+		{pkg: "github.com/versity/versitygw/cmd/versitygw", version: "v1.8.0"},
+		{pkg: "github.com/minio/minio", version: "v0.0.0-20260212201848-7aac2a2c5b7c"},
 	}
 }
 
@@ -50,8 +56,8 @@ func ToolNames() []string {
 }
 
 // Tool returns the path of a program from a pinned Go module: minio,
-// versitygw, registry (distribution's), containerd, ctr, crane, oras, helm,
-// cosign or conformance. It is built once for all tests of this working tree. When it
+// versitygw, registry (distribution's), containerd, ctr, docker-compose, crane,
+// oras, helm, cosign or conformance. It is built once for all tests of this working tree. When it
 // cannot be, the test ends as [Missing] says.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
@@ -102,10 +108,12 @@ func (p pin) build(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(scratch)
-	install := exec.CommandContext(ctx, "go", "install", "-trimpath", "-ldflags=-s -w", p.pkg+"@"+p.version)
-	install.Env = append(os.Environ(), "GOBIN="+scratch, "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")
-	if output, err := install.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", strings.Join(install.Args, " "), err, tail(output, 4<<10))
+	compile, err := p.command(ctx, scratch)
+	if err != nil {
+		return "", err
+	}
+	if output, err := compile.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(compile.Args, " "), err, tail(output, 4<<10))
 	}
 	if err := os.MkdirAll(place, 0o755); err != nil {
 		return "", err
@@ -115,6 +123,25 @@ func (p pin) build(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	return binary, nil
+}
+
+// command compiles the program into a folder.
+func (p pin) command(ctx context.Context, into string) (*exec.Cmd, error) {
+	compile := func(verb, flags string, args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "go", append([]string{verb, "-trimpath", "-ldflags=-s -w"}, args...)...)
+		cmd.Env = append(os.Environ(), "GOBIN="+into, "GOFLAGS=-buildvcs=false "+flags, "CGO_ENABLED=0")
+		return cmd
+	}
+	if p.within == "" {
+		return compile("install", "", p.pkg+"@"+p.version), nil
+	}
+	mod := fmt.Sprintf("module tool\n\ngo 1.26\n\nrequire %s %s\n", p.within, p.version)
+	if err := os.WriteFile(filepath.Join(into, "go.mod"), []byte(mod), 0o600); err != nil {
+		return nil, err
+	}
+	cmd := compile("build", "-mod=mod", "-o", p.name(), p.pkg)
+	cmd.Dir = into
+	return cmd, nil
 }
 
 // Missing ends a test that needs a real client or server which is not here and

@@ -191,31 +191,39 @@ func (w *World) Promote(r Release) {
 // PromoteCommand is what [World.Promote] does, not yet started.
 func (w *World) PromoteCommand(r Release) *exec.Cmd {
 	w.t.Helper()
-	roots := []string{}
+	roots := r.Roots(w.t, w.dir, w.Staging.Host(), w.Origin.URL())
+	args := append([]string{"promote", "apply", "--ledger", w.Ledger, "--ledger-key", w.Key}, roots...)
+	return EntrepotCommand(w.t, binaryOf(w.t, w.config.Binary, false), w.Origin.Docker, args...)
+}
+
+// Roots writes what promotes the release to the origin at a base URL into a folder:
+// configurations of images, whose staging is that registry, and of files, which are
+// staged in the folder. It returns the configurations.
+func (r Release) Roots(t testing.TB, dir, registry, origin string) (roots []string) {
+	t.Helper()
 	if len(r.Images) > 0 {
 		var text strings.Builder
-		text.WriteString("registries:\n- name: " + w.Staging.Host() + "\n  src: true\n- name: " + w.Origin.Host() + "\nimages:\n")
+		text.WriteString("registries:\n- name: " + registry + "\n  src: true\n- name: " + strings.TrimPrefix(origin, "http://") + "\nimages:\n")
 		for _, a := range r.Images {
 			fmt.Fprintf(&text, "- name: %s\n  dmap:\n    %q: [%q]\n", a.Repository, a.Root.Digest, a.Tag)
 		}
-		roots = append(roots, writeFile(w.t, filepath.Join(w.dir, "images.yaml"), text.String()))
+		roots = append(roots, writeFile(t, filepath.Join(dir, "images.yaml"), text.String()))
 	}
 	if len(r.Files) > 0 {
-		staging := filepath.Join(w.dir, "staging")
+		staging := filepath.Join(dir, "staging")
 		var text strings.Builder
-		text.WriteString("filestores:\n- base: file://" + staging + "\n  src: true\n- base: " + w.Origin.URL() + "/release\nmutable_tags: [\"stable*.txt\"]\nfiles:\n")
+		text.WriteString("filestores:\n- base: file://" + staging + "\n  src: true\n- base: " + origin + "/release\nmutable_tags: [\"stable*.txt\"]\nfiles:\n")
 		for name, content := range r.Files {
 			path := filepath.Join(staging, name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				w.t.Fatalf("staging %s: %v", name, err)
+				t.Fatalf("staging %s: %v", name, err)
 			}
-			writeFile(w.t, path, content)
+			writeFile(t, path, content)
 			fmt.Fprintf(&text, "- name: %s\n  sha256: %s\n", name, digest.FromString(content).Encoded())
 		}
-		roots = append(roots, writeFile(w.t, filepath.Join(w.dir, "files.yaml"), text.String()))
+		roots = append(roots, writeFile(t, filepath.Join(dir, "files.yaml"), text.String()))
 	}
-	args := append([]string{"promote", "apply", "--ledger", w.Ledger, "--ledger-key", w.Key}, roots...)
-	return EntrepotCommand(w.t, binaryOf(w.t, w.config.Binary, false), w.Origin.Docker, args...)
+	return roots
 }
 
 // Recorded is how many entries the ledger has.
