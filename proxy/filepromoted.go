@@ -51,9 +51,9 @@ func (n *Node) promotedFile(ctx context.Context, key nameKey, e *ledger.Entry, h
 	if time.Since(key.up.ledger.Ledger.Status().Checked) > unheard {
 		cs.Outcome, cs.Detail = registry.OutcomeStale, "ledger-out-of-reach"
 	}
-	v, known := n.files.peek(key)
-	known = known && v.digest == e.Digest
-	if !known && key.up.client.Offline() {
+	v, brought := n.files.peek(key)
+	known := brought && v.digest == e.Digest
+	if key.up.client.Offline() && !n.hasVersion(ctx, v, brought, e.Digest) {
 		return fail(blobstore.ErrNotExist) // a name that nobody brought, whatever else has its content
 	}
 	if head {

@@ -10,6 +10,7 @@ import (
 	"entrepot/registry"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
+	"github.com/opencontainers/go-digest"
 )
 
 // offlineTags lists the tags of a repository of an upstream to which there is no network:
@@ -64,9 +65,16 @@ func (n *Node) HasFile(upstream, path string) bool {
 	}
 	e, known := up.promotedFile(path)
 	v, brought := n.files.peek(fileKey(up, path))
-	if !known || !brought || v.digest != e.Digest {
+	return known && n.hasVersion(context.Background(), v, brought, e.Digest)
+}
+
+// hasVersion says whether a name was brought, and the content that its ledger has for it
+// is here: the record may be of the version before, or of the one behind, while an import
+// is between them.
+func (n *Node) hasVersion(ctx context.Context, v *fileVersion, brought bool, d digest.Digest) bool {
+	if !brought || v.digest == "" {
 		return false
 	}
-	_, err := n.local.Stat(context.Background(), v.digest)
+	_, err := n.local.Stat(ctx, d)
 	return err == nil
 }

@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"strings"
 
-	"entrepot/blobstore"
 	"entrepot/promote/bundle"
 	"entrepot/promote/ledger"
 	"entrepot/promote/transfer"
-	"entrepot/proxy/mirror"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 )
 
@@ -21,6 +18,8 @@ type importing struct {
 	config, to, keyFile string
 	names               []string // what the ledger calls what is pushed to
 	unproven            bool
+
+	step func() // before each name of a node's; tests break off there. Nil for nothing
 }
 
 func importCommand() *cobra.Command {
@@ -171,143 +170,4 @@ func (i *importing) push(ctx context.Context, cmd *cobra.Command, r *bundle.Read
 		show.done(f.Path)
 	}
 	return nil
-}
-
-// load takes the bundle into the store of a node: the node pulls from the bundle as from any
-// upstream, and holds what came.
-func (i *importing) load(ctx context.Context, cmd *cobra.Command, r *bundle.Reader, from string) error {
-	cfg, err := loadConfig(i.config)
-	if err != nil {
-		return err
-	}
-	if cfg.Node == nil || cfg.Node.Store.S3 != nil {
-		return fmt.Errorf("%s has no node with a store in a directory", i.config)
-	}
-	names, err := i.place(ctx, r, cfg.Node)
-	if err != nil {
-		return err
-	}
-	redirectUpstreams(cfg.Node, r.Contents.Upstreams, from)
-	cfg.Log.Access, cfg.Log.Level = false, "error"
-	logs := newLoggers(cfg.Log, cmd.ErrOrStderr())
-	defer logs.close()
-	n, err := openNode(cfg.Node, logs, prometheus.NewRegistry(), readVersion()) //nolint:contextcheck // it lives until it is closed
-	if errors.Is(err, blobstore.ErrInUse) {
-		return fmt.Errorf("the node runs; stop it for the import: %w", err)
-	}
-	if err != nil {
-		return err
-	}
-	for _, f := range n.ledgers {
-		if err = errors.Join(err, f.Poll(ctx)); err != nil {
-			err = fmt.Errorf("reading the ledger that the bundle brought: %w", err)
-		}
-	}
-	if err == nil {
-		show := newLines(cmd.ErrOrStderr(), len(names))
-		err = mirror.New(ctx, mirror.Config{Node: n.engine, Store: n.dir}).Fetch(ctx, names, func(name *mirror.Name, err error) {
-			if err == nil {
-				show.done(name.String())
-			}
-		})
-		show.end()
-	}
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
-	return errors.Join(err, n.close(closing))
-}
-
-// place checks the bundle against the node's configuration, puts its ledger where the node
-// reads it, and returns its names.
-func (i *importing) place(ctx context.Context, r *bundle.Reader, cfg *NodeConfig) ([]mirror.Name, error) {
-	var l *LedgerConfig
-	for _, up := range r.Contents.Upstreams {
-		found, has := ledgerOf(cfg, up.Kind, up.Name)
-		switch {
-		case !has && r.Contents.Has(up):
-			return nil, fmt.Errorf("the bundle has %ss of %s, which is no upstream of the node: add it, with offline: true", up.Kind, up.Name)
-		case found == nil:
-			continue
-		case l != nil && ledgerID(l) != ledgerID(found):
-			return nil, errors.New("the upstreams of the bundle have different ledgers in the configuration, and it has one")
-		}
-		l = found
-	}
-	if l == nil && !i.unproven {
-		return nil, errors.New("no upstream of the bundle has a ledger in the configuration, so that nothing proves its names; --unproven takes them as they are")
-	}
-	called := func(kind ledger.Kind, upstream string) []string {
-		found, _ := ledgerOf(cfg, kind, upstream)
-		if found == nil {
-			return nil
-		}
-		return ledgerNames(found, upstream, nil)
-	}
-	state := new(ledger.State)
-	if l != nil && r.HasLedger() {
-		if !strings.HasPrefix(l.URL, "file://") {
-			return nil, fmt.Errorf("the ledger is at %s: an import puts it into a folder; write ledger.url as file://DIR", redacted(l.URL))
-		}
-		// First without writing: what is not right is not to become the node's ledger.
-		checked, err := i.state(ctx, r, string(l.Key), nil)
-		if err != nil {
-			return nil, err
-		}
-		if err := r.Contents.Check(checked, called, i.unproven); err != nil {
-			return nil, err
-		}
-		to, err := ledger.OpenStorage(l.URL)
-		if err != nil {
-			return nil, err
-		}
-		state, err = i.state(ctx, r, string(l.Key), to)
-		if err != nil {
-			return nil, err
-		}
-	}
-	if err := r.Contents.Check(state, called, i.unproven); err != nil {
-		return nil, err
-	}
-	var names []mirror.Name
-	for n := range r.Contents.Images {
-		image := &r.Contents.Images[n]
-		names = append(names, mirror.Name{Upstream: image.Upstream, Kind: ledger.Image, Path: image.Ref(), Digest: image.Root.Digest, Size: image.Root.Size})
-	}
-	for n := range r.Contents.Files {
-		f := &r.Contents.Files[n]
-		names = append(names, mirror.Name{Upstream: f.Upstream, Kind: ledger.File, Path: f.Path, Digest: f.Digest, Size: f.Size})
-	}
-	return names, nil
-}
-
-// ledgerOf is the ledger of an upstream in a node's configuration, if it has the upstream;
-// nil without one.
-func ledgerOf(cfg *NodeConfig, kind ledger.Kind, upstream string) (l *LedgerConfig, has bool) {
-	if kind == ledger.Image {
-		u, has := cfg.Upstreams[upstream]
-		return u.Ledger, has
-	}
-	f, has := cfg.Files[upstream]
-	return f.Ledger, has
-}
-
-// redirectUpstreams has a node pull from a bundle that is served at a URL.
-func redirectUpstreams(cfg *NodeConfig, ups []bundle.Upstream, from string) {
-	for _, up := range ups {
-		url := []URL{URL(from + "/" + up.Name)}
-		if u, ok := cfg.Upstreams[up.Name]; ok && up.Kind == ledger.Image {
-			if u.Ledger != nil {
-				u.Ledger.Names = ledgerNames(u.Ledger, up.Name, nil) // which the URL is not to change
-			}
-			u.Offline, u.URLs = false, url
-			cfg.Upstreams[up.Name] = u
-		}
-		if f, ok := cfg.Files[up.Name]; ok && up.Kind == ledger.File {
-			if f.Ledger != nil {
-				f.Ledger.Names = ledgerNames(f.Ledger, up.Name, nil)
-			}
-			f.Offline, f.URLs = false, url
-			cfg.Files[up.Name] = f
-		}
-	}
 }

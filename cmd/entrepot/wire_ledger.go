@@ -38,7 +38,7 @@ func (n *node) openLedger(upstream string, urls []string, cfg *LedgerConfig, sto
 	if err != nil {
 		return none, fmt.Errorf("opening this node's copy: %w", err)
 	}
-	follower, err := ledger.NewFollower(context.Background(), ledger.FollowerConfig{
+	follow := ledger.FollowerConfig{
 		Source: source, Key: key, Copy: held,
 		Interval: time.Duration(cfg.Interval),
 		Changed: func(ctx context.Context, entries []ledger.Entry) {
@@ -46,7 +46,11 @@ func (n *node) openLedger(upstream string, urls []string, cfg *LedgerConfig, sto
 		},
 		Polled: observePolls(reg, upstream),
 		Logger: logs.main,
-	})
+	}
+	if staged := n.staged[ledgerID(cfg)]; staged != nil { // nothing of it is to be left when the import breaks off
+		follow.Source, follow.Copy, follow.Changed = staged, nil, nil
+	}
+	follower, err := ledger.NewFollower(context.Background(), follow)
 	if err != nil {
 		return none, err
 	}

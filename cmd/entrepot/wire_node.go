@@ -35,7 +35,9 @@ type node struct {
 	readers *access.Readers
 	follow  []*ledger.Follower
 	// ledgers are those of follow, as ledgerID calls them.
-	ledgers  map[string]*ledger.Follower
+	ledgers map[string]*ledger.Follower
+	// staged are ledgers that are not in their place yet, as ledgerID calls them: of an import.
+	staged   map[string]ledger.Reader
 	dir      *blobstore.Dir
 	scrub    *blobstore.Scrubber // nil when it is turned off
 	mirror   *mirror.Mirror      // nil when nothing is held
@@ -50,8 +52,12 @@ type node struct {
 // openNode opens the stores and makes the engine and its HTTP surface, of which start
 // runs what goes on by itself. It asks
 // no upstream and no bucket: those may be down.
-func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build buildVersion) (_ *node, err error) {
-	n := &node{end: func() {}}
+func openNode(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build buildVersion) (*node, error) {
+	return new(node).open(cfg, logs, reg, build)
+}
+
+func (n *node) open(cfg *NodeConfig, logs *loggers, reg prometheus.Registerer, build buildVersion) (_ *node, err error) {
+	n.end = func() {}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.closeStores())

@@ -64,7 +64,7 @@ func TestBundleIsGoneOnWithWhereverItWasCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			for n := range 6 {
-				section, ok := r.blob(digest.FromBytes(blobOf(n)))
+				section, ok := r.Content(digest.FromBytes(blobOf(n)))
 				if !ok {
 					t.Fatalf("blob %d is not there", n)
 				}

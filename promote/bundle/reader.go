@@ -208,8 +208,12 @@ func (r *Reader) read(name string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// blob is a section of the bundle with some content.
-func (r *Reader) blob(d digest.Digest) (*io.SectionReader, bool) {
+// Content is the part of the bundle that has some content, which may be damaged; false
+// when there is none.
+func (r *Reader) Content(d digest.Digest) (*io.SectionReader, bool) {
+	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
+		return nil, false
+	}
 	e, ok := r.entries[blobPath(d)]
 	if !ok {
 		return nil, false

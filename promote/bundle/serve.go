@@ -98,7 +98,7 @@ func mediaType(images []*Image, d digest.Digest, body []byte) string {
 
 // Blob implements [registry.Backend].
 func (s served) Blob(_ context.Context, req *registry.Request) (registry.Blob, registry.CacheStatus, error) {
-	section, ok := s.blob(req.Digest)
+	section, ok := s.Content(req.Digest)
 	if !ok {
 		return registry.Blob{}, registry.CacheStatus{}, registry.Errorf(errcode.ErrorCodeBlobUnknown, "the bundle has no %s", req.Digest)
 	}
@@ -154,7 +154,7 @@ func (s served) File(_ context.Context, req *registry.FileRequest) (registry.Fil
 	if err == nil {
 		for i := range s.Contents.Files {
 			f := &s.Contents.Files[i]
-			section, ok := s.blob(f.Digest)
+			section, ok := s.Content(f.Digest)
 			if f.Upstream+"/"+f.Path != path || !ok {
 				continue
 			}

@@ -47,6 +47,7 @@ var (
 	_ Storage = (*Dir)(nil)
 	_ Storage = (*S3)(nil)
 	_ Storage = (*HTTP)(nil)
+	_ Storage = (*Staged)(nil)
 )
 
 // OpenStorage opens where a log is: "file://DIR", absolute or not and with

@@ -36,6 +36,9 @@ func storages() map[string]func(t *testing.T) func() Storage {
 		"directory": func(t *testing.T) func() Storage {
 			return func() Storage { return NewDir(t.TempDir() + "/not/there/yet") }
 		},
+		"staged": func(t *testing.T) func() Storage {
+			return func() Storage { return NewStaged(NewDir(t.TempDir())) }
+		},
 	}
 	for _, server := range testenv.S3Servers() {
 		all[server.Name] = inBucket(server.Start)
