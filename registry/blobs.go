@@ -118,8 +118,8 @@ func (x *exchange) send(b *Blob, status int, length int64, parts []byteRange, ar
 	} else {
 		err = x.sendRange(b.Content, parts[0])
 	}
-	if whole != nil {
-		err = x.sendWhole(whole, err)
+	if whole != nil && err != nil {
+		err = errors.Join(err, x.sendBroken(whole))
 	}
 	x.obs.Bytes = x.body.written
 	switch {
@@ -137,18 +137,6 @@ func (x *exchange) send(b *Blob, status int, length int64, parts []byteRange, ar
 		}
 		x.fail(err)
 	}
-}
-
-// sendWhole sends what was gathered of a body, also of one that failed.
-func (x *exchange) sendWhole(g Gatherer, failed error) error {
-	if failed != nil && !x.body.started {
-		return errors.Join(failed, g.Send()) // nothing: the error is told as usual
-	}
-	err := x.sendGathered(g)
-	if err != nil {
-		x.body.writeErr = err
-	}
-	return errors.Join(failed, err)
 }
 
 // sendRange sends a part of the content; a negative length means to the end.

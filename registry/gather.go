@@ -11,10 +11,12 @@ import (
 // takes two system calls and wakes its client twice, which is a third of what a
 // small file costs.
 type Gatherer interface {
-	// Gather keeps what is written from now on. Nothing may wait until Send.
-	Gather()
-	// Send sends what was kept; later writes are sent at once. Its error is the
-	// connection's.
+	// Gather keeps what is written from now on, until it is a header and a body of
+	// so many bytes. That is sent with its last write, which net/http makes when the
+	// handler has returned and nothing is left to do before the next request.
+	Gather(body int64)
+	// Send sends what was kept, whole or not, and the writes that follow at once. Its
+	// error is the connection's.
 	Send() error
 }
 
@@ -42,16 +44,16 @@ func (x *exchange) gather(length int64) Gatherer {
 	}
 	g, _ := x.r.Context().Value(gathererKey{}).(Gatherer)
 	if g != nil {
-		g.Gather()
+		g.Gather(length)
 	}
 	return g
 }
 
-// sendGathered sends what was gathered, after the last write.
-func (x *exchange) sendGathered(g Gatherer) error {
-	if g == nil {
-		return nil
+// sendBroken sends what was gathered of a body that failed; nothing, where it had not
+// begun.
+func (x *exchange) sendBroken(g Gatherer) error {
+	if x.body.started {
+		_ = http.NewResponseController(x.w).Flush() // into g, which takes all
 	}
-	_ = http.NewResponseController(x.w).Flush() // into g, which takes all
 	return g.Send()
 }

@@ -18,19 +18,24 @@ import (
 type countingConn struct {
 	net.Conn
 	gathering bool
+	body      int64
 	held      bytes.Buffer
 	sent      *atomic.Int64
 }
 
 func (c *countingConn) Write(p []byte) (int, error) {
-	if c.gathering {
-		return c.held.Write(p)
+	if !c.gathering {
+		c.sent.Add(1)
+		return c.Conn.Write(p)
 	}
-	c.sent.Add(1)
-	return c.Conn.Write(p)
+	_, _ = c.held.Write(p)
+	if _, body, ok := bytes.Cut(c.held.Bytes(), []byte("\r\n\r\n")); ok && int64(len(body)) >= c.body {
+		return len(p), c.Send()
+	}
+	return len(p), nil
 }
 
-func (c *countingConn) Gather() { c.gathering = true }
+func (c *countingConn) Gather(body int64) { c.gathering, c.body = true, body }
 
 func (c *countingConn) Send() error {
 	c.gathering = false

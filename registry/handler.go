@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -276,8 +277,8 @@ func (x *exchange) write(status int, content []byte) {
 	}
 	whole := x.gather(int64(len(content)))
 	n, err := x.w.Write(content)
-	if sent := x.sendGathered(whole); err == nil {
-		err = sent
+	if whole != nil && err != nil {
+		err = errors.Join(err, whole.Send())
 	}
 	x.obs.Bytes = int64(n)
 	if err != nil && x.obs.Err == nil {

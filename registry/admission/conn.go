@@ -85,6 +85,7 @@ type conn struct {
 	closed    atomic.Bool
 
 	gathering bool
+	body      int64         // of what is gathered, in bytes
 	gathered  *bytes.Buffer // from the gate's pool while it holds something; else nil
 }
 
@@ -93,14 +94,23 @@ const paceBytes = 4 << 20
 
 // Write implements net.Conn. The gate cuts a client off that does not take it.
 func (c *conn) Write(p []byte) (int, error) {
-	if c.gathering {
-		if c.gathered == nil {
-			c.gathered = c.gate.buffers.Get().(*bytes.Buffer)
-		}
-		return c.gathered.Write(p)
+	if !c.gathering {
+		return c.send(p)
 	}
-	return c.send(p)
+	if c.gathered == nil {
+		c.gathered = c.gate.buffers.Get().(*bytes.Buffer)
+	}
+	_, _ = c.gathered.Write(p) // memory takes all
+	if header := bytes.Index(c.gathered.Bytes(), []byte(endOfHeader)); header >= 0 && int64(c.gathered.Len()-header-len(endOfHeader)) >= c.body {
+		if err := c.Send(); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
 }
+
+// endOfHeader is what comes between a header and its body (RFC 9112, section 2.1).
+const endOfHeader = "\r\n\r\n"
 
 // ReadFrom implements io.ReaderFrom: the kernel sends files.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {
@@ -111,7 +121,7 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 }
 
 // Gather implements registry.Gatherer.
-func (c *conn) Gather() { c.gathering = true }
+func (c *conn) Gather(body int64) { c.gathering, c.body = true, body }
 
 // Send implements registry.Gatherer.
 func (c *conn) Send() error {

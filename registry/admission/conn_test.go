@@ -21,7 +21,7 @@ func TestWhatIsGatheredComesBeforeAFileThatTheKernelSends(t *testing.T) {
 	s := serve(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
 		c, _ := r.Context().Value(connKey{}).(*conn)
 		var gatherer registry.Gatherer = c
-		gatherer.Gather()
+		gatherer.Gather(int64(6<<10 + len(content)))
 		w.Header().Set("Content-Length", strconv.Itoa(6<<10+len(content)))
 		_, _ = w.Write(bytes.Repeat([]byte("h"), 6<<10))
 		f, err := os.Open(file)
