@@ -149,7 +149,8 @@ type LedgerConfig struct {
 	// Default: NAME and the hosts of `urls`
 	Names []string `yaml:"names"`
 	// between two looks at the ledger, each a conditional request
-	Interval Duration `yaml:"interval"`}
+	Interval Duration `yaml:"interval"`
+}
 
 // SetDefaults sets the defaults of a ledger.
 func (l *LedgerConfig) SetDefaults() { l.Interval = Duration(time.Second) }
