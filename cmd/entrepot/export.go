@@ -35,8 +35,10 @@ type exporting struct {
 	patterns     []string // of files
 	out          string
 	splitText    string
+	unproven     bool
 
 	split Size
+	lines []string // of imageFile
 	cfg   *NodeConfig
 	ups   []exported // with names of the ledger
 	log   *ledger.Log
@@ -66,7 +68,11 @@ point, the same command goes on, and keeps what is whole.
 The file of --images has a line for each NAME:TAG or NAME@DIGEST, as clients of the node
 write it with the upstream before it, or for a pattern of names that the ledger has, such
 as registry.k8s.io/coredns/*:v1.9.*; "-" is standard input. --files is a pattern of paths
-that the ledger has, with or without the upstream, and can be given several times.`,
+that the ledger has, with or without the upstream, and can be given several times.
+
+A name that the ledger of its upstream does not have, or has as something else, is not
+written: the ledger is read again once, since somebody may have promoted meanwhile, and
+then export fails. Names of upstreams without a ledger are written, and told.`,
 		Args: cobra.NoArgs,
 		PreRunE: func(*cobra.Command, []string) error {
 			if e.out == "" || e.imageFile == "" && len(e.patterns) == 0 {
@@ -93,6 +99,7 @@ that the ledger has, with or without the upstream, and can be given several time
 	flags.StringVar(&e.imageFile, "images", "", "`FILE` with the images, a line for each; - is standard input")
 	flags.StringArrayVar(&e.patterns, "files", nil, "`PATTERN` of the files")
 	flags.StringVarP(&e.out, "output", "o", "", "`BUNDLE` to write")
+	flags.BoolVar(&e.unproven, "unproven", false, "write names that the ledger of their upstream has never had, too: import takes them by its --unproven only")
 	flags.StringVar(&e.splitText, "split", "0", "most bytes of a part, such as 4GiB: then there are BUNDLE.001, BUNDLE.002 and so on")
 	return cmd
 }
@@ -113,14 +120,17 @@ func (e *exporting) run(ctx context.Context, cmd *cobra.Command) error {
 	if err := e.openLedger(ctx); err != nil {
 		return err
 	}
-	if err := e.choose(cmd.InOrStdin()); err != nil {
+	if err := e.readList(cmd.InOrStdin()); err != nil {
+		return err
+	}
+	if err := e.choose(); err != nil {
 		return err
 	}
 	w, err := bundle.Create(ctx, e.out, int64(e.split))
 	if err != nil {
 		return err
 	}
-	if err := e.write(ctx, cmd, w); err != nil {
+	if err := e.writeProven(ctx, cmd, w); err != nil {
 		return errors.Join(err, w.Close())
 	}
 	var checkpoint ledger.Checkpoint
@@ -132,8 +142,11 @@ func (e *exporting) run(ctx context.Context, cmd *cobra.Command) error {
 	if err := w.Finish(ctx, &e.what, log, checkpoint); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d images and %d files are in %s, the ledger up to entry %d with them\n",
-		len(e.what.Images), len(e.what.Files), e.out, checkpoint.Size)
+	if _, err = fmt.Fprintf(cmd.OutOrStdout(), "%d images and %d files are in %s, the ledger up to entry %d with them\n",
+		len(e.what.Images), len(e.what.Files), e.out, checkpoint.Size); err != nil || e.unprovenNames() == 0 {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "no ledger proves what %d of them are: import takes them with --unproven only\n", e.unprovenNames())
 	return err
 }
 
@@ -240,26 +253,36 @@ func (e *exporting) openLedger(ctx context.Context) error {
 	return err
 }
 
-// choose finds the names that are meant.
-func (e *exporting) choose(stdin io.Reader) error {
-	if e.imageFile != "" {
-		in := stdin
-		if e.imageFile != "-" {
-			f, err := os.Open(e.imageFile)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			in = f
+// readList reads the lines of the images' file, without comments.
+func (e *exporting) readList(stdin io.Reader) error {
+	if e.imageFile == "" {
+		return nil
+	}
+	in := stdin
+	if e.imageFile != "-" {
+		f, err := os.Open(e.imageFile)
+		if err != nil {
+			return err
 		}
-		for lines := bufio.NewScanner(in); lines.Scan(); {
-			line, _, _ := strings.Cut(lines.Text(), "#")
-			if line = strings.TrimSpace(line); line == "" {
-				continue
-			}
-			if err := e.chooseImages(line); err != nil {
-				return fmt.Errorf("--images %s: %w", line, err)
-			}
+		defer f.Close()
+		in = f
+	}
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		line, _, _ := strings.Cut(lines.Text(), "#")
+		if line = strings.TrimSpace(line); line != "" {
+			e.lines = append(e.lines, line)
+		}
+	}
+	return lines.Err()
+}
+
+// choose finds the names that are meant, by what the ledger says now.
+func (e *exporting) choose() error {
+	e.what = bundle.Contents{}
+	for _, line := range e.lines {
+		if err := e.chooseImages(line); err != nil {
+			return fmt.Errorf("--images %s: %w", line, err)
 		}
 	}
 	for _, pattern := range e.patterns {

@@ -77,7 +77,15 @@ func (n *nearSide) image(t *testing.T, content string) ocispec.Descriptor {
 // bundle promotes images and files by their names, and writes a bundle of them.
 func (n *nearSide) bundle(t *testing.T, name string, images, files map[string]string) string {
 	t.Helper()
-	contents := bundle.Contents{Upstreams: []bundle.Upstream{{Name: "registry.test", Kind: ledger.Image}, {Name: "dl.test", Kind: ledger.File}}}
+	contents, entries := n.contents(t, images, files)
+	n.promote(t, entries...)
+	return n.write(t, name, contents)
+}
+
+// contents are images and files by their names, with what a ledger says of them.
+func (n *nearSide) contents(t *testing.T, images, files map[string]string) (*bundle.Contents, []ledger.Entry) {
+	t.Helper()
+	contents := &bundle.Contents{Upstreams: []bundle.Upstream{{Name: "registry.test", Kind: ledger.Image}, {Name: "dl.test", Kind: ledger.File}}}
 	var entries []ledger.Entry
 	for ref, content := range images {
 		root := n.image(t, content)
@@ -90,9 +98,18 @@ func (n *nearSide) bundle(t *testing.T, name string, images, files map[string]st
 		entries = append(entries, ledger.Entry{Kind: ledger.File, Action: ledger.Set, Name: path, Destinations: []string{"https://dl.test"}, Digest: d.Digest, Size: d.Size})
 		contents.Files = append(contents.Files, bundle.File{Upstream: "dl.test", Path: path, Digest: d.Digest, Size: d.Size})
 	}
+	return contents, entries
+}
+
+func (n *nearSide) promote(t *testing.T, entries ...ledger.Entry) {
+	t.Helper()
 	if _, err := n.log.Append(t.Context(), func(*ledger.State) ([]ledger.Entry, error) { return entries, nil }); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (n *nearSide) write(t *testing.T, name string, contents *bundle.Contents) string {
+	t.Helper()
 	path := filepath.Join(n.dir, name)
 	w, err := bundle.Create(t.Context(), path, 0)
 	if err != nil {
@@ -103,7 +120,7 @@ func (n *nearSide) bundle(t *testing.T, name string, images, files map[string]st
 			t.Fatal(err)
 		}
 	}
-	if err := w.Finish(t.Context(), &contents, n.storage, n.log.Checkpoint()); err != nil {
+	if err := w.Finish(t.Context(), contents, n.storage, n.log.Checkpoint()); err != nil {
 		t.Fatal(err)
 	}
 	return path
