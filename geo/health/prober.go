@@ -296,11 +296,10 @@ func (p *Prober) WrongBytes(name, reason string) {
 	if p.cfg.QuarantineFile == "" {
 		return
 	}
-	all, err := ReadQuarantine(p.cfg.QuarantineFile)
-	if err == nil {
+	err := changeQuarantine(p.cfg.QuarantineFile, func(all map[string]Quarantined) error {
 		all[name] = Quarantined{Reason: reason, Since: s.isolation.UTC()}
-		err = writeQuarantine(p.cfg.QuarantineFile, all)
-	}
+		return nil
+	})
 	if s.filed = err == nil; !s.filed {
 		p.cfg.Logger.Error("a quarantine could not be written: it ends with this process", "mirror", name, "error", err)
 	}

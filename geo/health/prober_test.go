@@ -12,7 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,6 +190,73 @@ func TestADishonestMirrorIsQuarantinedUntilAPersonLiftsIt(t *testing.T) {
 	}
 	if _, states := p.States(); states[0].Quarantined {
 		t.Error("the running prober did not see that it was lifted")
+	}
+}
+
+func TestALiftLeavesTheFileToItsOwner(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "quarantine.json")
+	if err := os.WriteFile(file, []byte(`{"m0": {}, "m1": {}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	owner := os.Geteuid()
+	if owner == 0 { // root lifts what a router wrote
+		owner = 65534
+		if err := os.Chown(file, owner, owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Lift(file, "m0"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{file, file + ".lock"} {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Sys().(*syscall.Stat_t).Uid; int(got) != owner || info.Mode() != 0o600 {
+			t.Errorf("%s is of %d with mode %v, want %d and 0600", name, got, info.Mode(), owner)
+		}
+	}
+}
+
+// Routers that share a file, and people who lift, write it at the same moment.
+func TestQuarantinesAndLiftsAtOnceLoseNothing(t *testing.T) {
+	const many = 12
+	file := filepath.Join(t.TempDir(), "quarantine.json")
+	urls := make([]string, 3*many)
+	for i := range urls {
+		urls[i] = fmt.Sprintf("https://m%d.example.org", i)
+	}
+	cfg := Config{List: listOf(t, urls...), QuarantineFile: file}
+	isolate := func(p *Prober, i int) {
+		for range 2 {
+			p.WrongBytes(fmt.Sprintf("m%d", i), "wrong bytes")
+		}
+	}
+	first := newProber(t, cfg)
+	for i := range many {
+		isolate(first, i)
+	}
+	routers := []*Prober{newProber(t, cfg), newProber(t, cfg)} // as of two processes
+	var all sync.WaitGroup
+	for i := range many {
+		all.Go(func() {
+			if err := Lift(file, fmt.Sprintf("m%d", i)); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Go(func() { isolate(routers[0], many+i) })
+		all.Go(func() { isolate(routers[1], 2*many+i) })
+	}
+	all.Wait()
+	got, err := ReadQuarantine(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * many {
+		if _, isolated := got[fmt.Sprintf("m%d", i)]; isolated != (i >= many) {
+			t.Errorf("m%d is quarantined: %v", i, isolated)
+		}
 	}
 }
 

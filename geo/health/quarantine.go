@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // ErrNotQuarantined says that there is nothing to lift.
@@ -37,25 +39,94 @@ func ReadQuarantine(path string) (map[string]Quarantined, error) {
 	return all, nil
 }
 
-// writeQuarantine replaces the file.
-func writeQuarantine(path string, all map[string]Quarantined) error {
+// changeQuarantine replaces the file with what change makes of it, while no other process
+// does.
+func changeQuarantine(path string, change func(all map[string]Quarantined) error) (err error) {
+	unlock, err := lockBeside(path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := ReadQuarantine(path)
+	if err != nil {
+		return err
+	}
+	if err := change(all); err != nil {
+		return err
+	}
 	data, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, append(data, '\n'), 0o600)
+	return replaceKept(path, append(data, '\n'))
+}
+
+// replaceKept replaces a file, which stays its owner's: root may lift what a router has
+// to read.
+func replaceKept(path string, data []byte) error {
+	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Cleanup() }() // nothing is left of it when it was put in place
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := keepOwner(f.File, path); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
+}
+
+// keepOwner has a file belong to whom another belongs to, if that is there.
+func keepOwner(f *os.File, like string) error {
+	info, err := os.Stat(like)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+		return f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+	return nil
+}
+
+// lockBeside keeps others from a file that is replaced, and so cannot be locked itself. A
+// process that ends lets go of it.
+func lockBeside(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // as configured
+	if err != nil {
+		return nil, err
+	}
+	if err := keepOwner(f, path); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", f.Name(), errors.Join(err, f.Close()))
+	}
+	return func() { _ = f.Close() }, nil // nothing was written to it
 }
 
 // Lift takes a mirror out of the file of quarantined ones; a running router sees
 // it with its next probe. Errors: ErrNotQuarantined.
 func Lift(path, name string) error {
-	all, err := ReadQuarantine(path)
-	if err != nil {
-		return err
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return notQuarantined(path, name) // nor is there anything to lock
 	}
-	if _, ok := all[name]; !ok {
-		return fmt.Errorf("%w: %q is not in %s", ErrNotQuarantined, name, path)
-	}
-	delete(all, name)
-	return writeQuarantine(path, all)
+	return changeQuarantine(path, func(all map[string]Quarantined) error {
+		if _, ok := all[name]; !ok {
+			return notQuarantined(path, name)
+		}
+		delete(all, name)
+		return nil
+	})
+}
+
+func notQuarantined(path, name string) error {
+	return fmt.Errorf("%w: %q is not in %s", ErrNotQuarantined, name, path)
 }
