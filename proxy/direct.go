@@ -14,14 +14,18 @@ import (
 )
 
 // direct streams a blob from its sources to one client when the store cannot
-// be written. It keeps the promise of a fill for whoever reads the blob from
-// its first byte: the last bytes are held back until the whole is verified. A
-// range elsewhere cannot be verified by itself. It implements
+// be written. It keeps the promise of a fill for whoever is sent the end of the blob:
+// the last bytes are held back until the whole is verified, for which a range that
+// begins later has what is before it fetched, too, and thrown away. A range that ends
+// earlier completes nothing, and cannot be verified by itself. It implements
 // registry.Content and is used by one goroutine.
 type direct struct {
 	goal   goal
 	in     feed
-	prefix *os.File // what the client was already sent from byte 0, when it was
+	prefix *os.File // has the bytes from 0 to where the client was sent some; nil for none
+	// turn waits until as much may be fetched for one client as a fill fetches for all;
+	// nil when it is not to be waited for.
+	turn func(context.Context) (release func(), err error)
 
 	started   bool
 	verifiers []digest.Verifier // of the bytes from 0 to in.offset; none when some are missing
@@ -40,6 +44,10 @@ func (d *direct) ready(ctx context.Context) (int64, error) {
 
 // WriteRange implements registry.Content.
 func (d *direct) WriteRange(ctx context.Context, w io.Writer, offset, length int64) (int64, error) {
+	toEnd := length < 0 || d.in.size >= 0 && offset+length > d.in.size-tailSize
+	if err := d.seek(ctx, offset, toEnd); err != nil {
+		return 0, err
+	}
 	var written int64
 	for length < 0 || written < length {
 		p, err := d.next(ctx, offset+written)
@@ -71,9 +79,6 @@ func (d *direct) next(ctx context.Context, offset int64) ([]byte, error) {
 		}
 		return rest, nil
 	}
-	if err := d.seek(offset); err != nil {
-		return nil, err
-	}
 	if len(d.verifiers) > 0 && (d.in.size < 0 || d.in.size-offset <= tailSize) {
 		if err := d.readTail(ctx); err != nil {
 			return nil, err
@@ -92,28 +97,73 @@ func (d *direct) next(ctx context.Context, offset int64) ([]byte, error) {
 	return p[:n], nil
 }
 
-// seek moves the feed to offset. Only an unbroken run from byte 0 can be
-// verified.
-func (d *direct) seek(offset int64) error {
-	if d.started && offset == d.in.offset {
+// seek moves the feed to offset. Only an unbroken run from byte 0 can be verified: what
+// is sent of the last tailSize bytes of the blob has one.
+func (d *direct) seek(ctx context.Context, offset int64, toEnd bool) error {
+	run := d.started && offset == d.in.offset
+	if run && (len(d.verifiers) > 0 || !toEnd) || d.tail != nil && offset >= d.tailAt {
 		return nil
 	}
-	first := !d.started
+	d.verifiers = nil
+	if offset == 0 || d.prefix != nil && !d.started || toEnd && d.in.end == 0 {
+		d.verifiers = d.goal.verifiers()
+	}
+	prefix := d.prefix
+	if d.started { // something else was sent since
+		prefix = nil
+	}
 	d.started = true
+	if len(d.verifiers) == 0 || offset == 0 {
+		d.move(offset)
+		return nil
+	}
+	if prefix != nil {
+		n, err := io.Copy(writerFunc(d.check), io.NewSectionReader(prefix, 0, offset))
+		if err != nil {
+			return fmt.Errorf("reading back what was sent of %s: %w", d.goal, err)
+		}
+		if n == offset {
+			d.move(offset)
+			return nil
+		}
+		d.verifiers = nil // it ends earlier
+		if !toEnd {
+			d.move(offset)
+			return nil
+		}
+		d.verifiers = d.goal.verifiers()
+	}
+	return d.wind(ctx, offset)
+}
+
+// move has the feed go on at offset.
+func (d *direct) move(offset int64) {
 	if d.in.offset != offset {
 		d.in.close()
 		d.in.offset = offset
 	}
-	d.verifiers = nil
-	if !first || (offset > 0 && d.prefix == nil) {
-		return nil
+}
+
+// wind takes in the bytes before offset without sending them.
+func (d *direct) wind(ctx context.Context, offset int64) error {
+	if d.turn != nil {
+		release, err := d.turn(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
 	}
-	d.verifiers = d.goal.verifiers()
-	if offset == 0 || len(d.verifiers) == 0 {
-		return nil
-	}
-	if _, err := io.Copy(writerFunc(d.check), io.NewSectionReader(d.prefix, 0, offset)); err != nil {
-		return fmt.Errorf("reading back what was sent of %s: %w", d.goal, err)
+	d.move(0)
+	p := make([]byte, 32<<10)
+	for d.in.offset < offset {
+		n, err := d.in.Read(ctx, p[:min(int64(len(p)), offset-d.in.offset)])
+		_, _ = d.check(p[:n])
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("%s has %d bytes, and was to have more than %d: %w", d.goal, d.in.offset, offset, errWrongSize)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -14,8 +14,6 @@ type fillReader struct {
 	fill       *fill
 	patient    bool // fetches no range beside the fill
 	sent       bool // some bytes of this generation went to the client
-	next       int64
-	fromStart  bool // the client was sent everything from byte 0 to next
 	generation int
 	file       *os.File
 	direct     *direct
@@ -105,18 +103,11 @@ func (r *fillReader) WriteRange(ctx context.Context, w io.Writer, offset, length
 	if r.farAhead(offset, length) {
 		return r.writeAhead(ctx, w, offset, length)
 	}
-	if !r.sent {
-		r.next, r.fromStart = offset, offset == 0
-	}
-	r.fromStart = r.fromStart && offset == r.next
 	var written int64
 	for length < 0 || written < length {
 		n, err := r.writeSome(ctx, w, offset+written, length-written, length < 0)
 		written += n
-		r.next = offset + written
-		if n > 0 {
-			r.sent = true
-		}
+		r.sent = r.sent || n > 0
 		if errors.Is(err, io.EOF) && length < 0 {
 			return written, nil
 		}
@@ -230,8 +221,8 @@ func (r *fillReader) goDirect() {
 		size = f.hint
 	}
 	f.mu.Unlock()
-	r.direct = &direct{goal: f.goal, in: feed{sources: f.currentSources, size: size, answered: r.sent}}
-	if r.fromStart && r.sent && r.file != nil {
+	r.direct = &direct{goal: f.goal, in: feed{sources: f.currentSources, size: size, answered: r.sent}, turn: f.set.slots.Acquire}
+	if r.sent && r.file != nil { // which has what was sent, and what is before
 		r.direct.prefix = r.file
 	}
 }

@@ -85,7 +85,7 @@ func (x *exchange) sendRanges(b *Blob, ranges []byteRange, verdict rangeVerdict,
 		x.fail(e)
 	default:
 		headers(b.Size, nil)
-		x.ranges[0] = byteRange{0, b.Size}
+		x.ranges[0] = byteRange{length: b.Size}
 		x.send(b, http.StatusOK, b.Size, x.ranges[:], nil)
 	}
 }
@@ -141,8 +141,11 @@ func (x *exchange) send(b *Blob, status int, length int64, parts []byteRange, ar
 
 // sendRange sends a part of the content; a negative length means to the end.
 func (x *exchange) sendRange(content Content, r byteRange) error {
-	before := x.body.written
-	if _, err := content.WriteRange(x.r.Context(), &x.body, r.start, r.length); err != nil {
+	before, length := x.body.written, r.length
+	if r.toEnd { // so that the content knows
+		length = -1
+	}
+	if _, err := content.WriteRange(x.r.Context(), &x.body, r.start, length); err != nil {
 		return err
 	}
 	if n := x.body.written - before; r.length >= 0 && n != r.length {

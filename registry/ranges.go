@@ -13,6 +13,7 @@ const maxRanges = 64
 // byteRange is a part of a blob: length bytes from start, both within it.
 type byteRange struct {
 	start, length int64 // bytes
+	toEnd         bool  // the client named no end: it wants what it lacks
 }
 
 // rangeVerdict is what a Range header means for a blob.
@@ -85,13 +86,13 @@ func parseRangeSpec(spec string, size int64) (r byteRange, satisfiable, ok bool)
 	switch {
 	case from == "":
 		length := min(last, size)
-		return byteRange{size - length, length}, length > 0, true
+		return byteRange{start: size - length, length: length}, length > 0, true
 	case to == "":
-		last = size - 1
+		return byteRange{start: first, length: size - first, toEnd: true}, first < size, true
 	default:
 		last = min(last, size-1)
 	}
-	return byteRange{first, last - first + 1}, first <= last, true
+	return byteRange{start: first, length: last - first + 1}, first <= last, true
 }
 
 // parsePosition reads decimal digits; none are 0, too many the largest number.

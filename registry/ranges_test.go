@@ -16,18 +16,18 @@ func TestRangesAreReadAsRFC9110Says(t *testing.T) {
 		verdict rangeVerdict
 		want    []byteRange
 	}{
-		{"bytes=0-0", rangePartial, []byteRange{{0, 1}}},
-		{"bytes=500-999", rangePartial, []byteRange{{500, 500}}},
-		{"bytes=500-", rangePartial, []byteRange{{500, 500}}},
-		{"bytes=0-", rangePartial, []byteRange{{0, 1000}}},
-		{"bytes=-1", rangePartial, []byteRange{{999, 1}}},
-		{"bytes=-5000", rangePartial, []byteRange{{0, 1000}}},
-		{"BYTES=1-2", rangePartial, []byteRange{{1, 2}}},
-		{"bytes=999-1000", rangePartial, []byteRange{{999, 1}}}, // regctl's end is one past the blob
-		{"bytes=10-99999999999999999999999", rangePartial, []byteRange{{10, 990}}},
-		{"bytes=0-1,5-6", rangePartial, []byteRange{{0, 2}, {5, 2}}},
-		{"bytes= 0-1 ,\t5-6 ,,", rangePartial, []byteRange{{0, 2}, {5, 2}}},
-		{"bytes=0-1,2000-", rangePartial, []byteRange{{0, 2}}},
+		{"bytes=0-0", rangePartial, []byteRange{{0, 1, false}}},
+		{"bytes=500-999", rangePartial, []byteRange{{500, 500, false}}},
+		{"bytes=500-", rangePartial, []byteRange{{500, 500, true}}},
+		{"bytes=0-", rangePartial, []byteRange{{0, 1000, true}}},
+		{"bytes=-1", rangePartial, []byteRange{{999, 1, false}}},
+		{"bytes=-5000", rangePartial, []byteRange{{0, 1000, false}}},
+		{"BYTES=1-2", rangePartial, []byteRange{{1, 2, false}}},
+		{"bytes=999-1000", rangePartial, []byteRange{{999, 1, false}}}, // regctl's end is one past the blob
+		{"bytes=10-99999999999999999999999", rangePartial, []byteRange{{10, 990, false}}},
+		{"bytes=0-1,5-6", rangePartial, []byteRange{{0, 2, false}, {5, 2, false}}},
+		{"bytes= 0-1 ,\t5-6 ,,", rangePartial, []byteRange{{0, 2, false}, {5, 2, false}}},
+		{"bytes=0-1,2000-", rangePartial, []byteRange{{0, 2, false}}},
 
 		{"bytes=1000-", rangeUnsatisfiable, nil},
 		{"bytes=1000-2000", rangeUnsatisfiable, nil},

@@ -124,7 +124,7 @@ func parseContentRange(values []string) (byteRange, error) {
 	if first > last || last == math.MaxInt64 {
 		return byteRange{}, bad
 	}
-	return byteRange{first, last - first + 1}, nil
+	return byteRange{start: first, length: last - first + 1}, nil
 }
 
 // isPosition says whether s is decimal digits, at least one.

@@ -11,8 +11,8 @@ import (
 func TestContentRangeOfAChunk(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]byteRange{
-		"0-0": {0, 1}, "0-1023": {0, 1024}, "1024-2047": {1024, 1024}, "bytes 5-9/10": {5, 5}, "bytes 5-9/*": {5, 5},
-		"0-899999999999999999": {0, 900_000_000_000_000_000},
+		"0-0": {0, 1, false}, "0-1023": {0, 1024, false}, "1024-2047": {1024, 1024, false}, "bytes 5-9/10": {5, 5, false}, "bytes 5-9/*": {5, 5, false},
+		"0-899999999999999999": {0, 900_000_000_000_000_000, false},
 	} {
 		if got, err := parseContentRange([]string{text}); err != nil || got != want {
 			t.Errorf("%q: %v, %v; want %v", text, got, err, want)

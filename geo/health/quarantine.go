@@ -96,7 +96,7 @@ func keepOwner(f *os.File, like string) error {
 // lockBeside keeps others from a file that is replaced, and so cannot be locked itself. A
 // process that ends lets go of it.
 func lockBeside(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // as configured
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
