@@ -3,6 +3,7 @@ package blobstore_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -226,6 +227,9 @@ func TestScrubOfAnOpenStoreIsNoticedAndTheBlobCanBeStoredAgain(t *testing.T) {
 	}
 	if len(found) != 1 || found[0].Digest != wrong || found[0].Size != 5000 || len(quarantined(t, path)) != 1 || quarantined(t, path)[0] != found[0].Aside {
 		t.Errorf("found %+v, put aside %v", found, quarantined(t, path))
+	}
+	if left, err := os.Stat(filepath.Dir(dataFile(path, wrong))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its directory is left, which a check finds: %v, %v", left, err)
 	}
 	if _, err := d.OpenFile(wrong); !errors.Is(err, blobstore.ErrNotExist) {
 		t.Errorf("opening what was put aside: %v", err)

@@ -55,10 +55,18 @@ func mkdirDurable(path string) error {
 // making the place's directory. After it, the file is there whatever crashes.
 func renameDurable(from, to string) error {
 	dir := filepath.Dir(to)
-	if err := mkdirDurable(dir); err != nil {
-		return err
+	err := mkdirDurable(dir)
+	if err == nil {
+		err = os.Rename(from, to)
 	}
-	if err := os.Rename(from, to); err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		// Scrubbing from another process put aside what was in the directory, and
+		// removed that just then: once, as it is empty now.
+		if err = mkdirDurable(dir); err == nil {
+			err = os.Rename(from, to)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return syncDir(dir)

@@ -180,6 +180,7 @@ func (s *dirScrub) putAside(d digest.Digest, path string, read fs.FileInfo, why 
 		}
 		return os.Remove(to)
 	}
+	_ = os.Remove(filepath.Dir(path)) // unless it was stored again
 	s.report.Rotten++
 	s.cfg.Found(ScrubFinding{Digest: d, Size: read.Size(), Detail: why.Error(), Aside: to})
 	return nil

@@ -18,7 +18,7 @@ func regions(t *testing.T, upstream string) (router *testenv.Router, origin, nea
 	mirror := func(name, tier, country string, lat, lon float64, url string) map[string]any {
 		return map[string]any{"name": name, "urls": []string{url}, "tier": tier, "country": country, "lat": fmt.Sprint(lat), "lon": fmt.Sprint(lon)}
 	}
-	router = testenv.StartRouter(t, map[string]any{
+	router = testenv.StartRouter(t, testenv.RouterConfig{Section: map[string]any{
 		"default_upstream": upstreamName, "upstreams": map[string]any{upstreamName: map[string]any{}},
 		"geo":    map[string]any{"prefixes": []map[string]any{{"prefix": "127.0.0.0/8", "country": "DE"}}},
 		"probes": map[string]any{"interval": "1s"},
@@ -26,7 +26,7 @@ func regions(t *testing.T, upstream string) (router *testenv.Router, origin, nea
 			mirror("origin", "origin", "US", 41.3, -95.9, origin.URL()),
 			mirror("eu", "trusted", "DE", 50.1, 8.7, near.URL()),
 		},
-	})
+	}})
 	awaitMirror(t, router, "eu")
 	return router, origin, near
 }

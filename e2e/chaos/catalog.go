@@ -131,6 +131,11 @@ func (w *world) prepare(promotions int) {
 	}
 	w.Promote(w.releases[0])
 	w.next = 1
+	var all []item
+	for n := range w.releases {
+		all = append(all, w.releaseItems(n)...)
+	}
+	w.liar.stock(w.Staging.URL(), all)
 	w.catalog.add(w.releaseItems(0)...)
 	plain := testenv.PushIndex(w.t, w.registry.Host(), "plain/app", "1.0")
 	w.catalog.add(w.imageItems(w.registry.URL(), registryName, plain)...)

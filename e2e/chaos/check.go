@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"entrepot/e2e/testenv"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // recoverWithin is for how long after the last fault a name may not be served.
@@ -137,7 +139,7 @@ func (w *world) blobsAreKept() {
 			}
 			if ok, why := w.serves(nodeURL(r, i), i); !ok {
 				w.tally.add(lostBlobs, 1)
-				w.t.Errorf("%s lost %s (%s): %s", r.Name, i.path, hex, why)
+				w.t.Errorf("%s lost %s (%s): %s\n%s", r.Name, i.path, hex, why, w.saidOf(r.Name, hex))
 				continue
 			}
 			kept++
@@ -150,10 +152,27 @@ func (w *world) blobsAreKept() {
 	}
 }
 
+// saidOf is the end of what a process said about something.
+func (w *world) saidOf(process, what string) string {
+	var lines []string
+	for line := range strings.Lines(w.processes[process].Log()) {
+		if strings.Contains(line, what) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-20):], "")
+}
+
+// storedHex are the blobs that lie in a node's directory, and are what they are
+// called: one that the suite has damaged, and that nobody has read since, is not the
+// node's to keep.
 func (w *world) storedHex(region string) map[string]bool {
 	stored := map[string]bool{}
 	for _, path := range storedBlobs(w.dirs[region]) {
-		stored[filepath.Base(filepath.Dir(path))] = true
+		hex := filepath.Base(filepath.Dir(path))
+		if content, err := os.ReadFile(path); err == nil && digest.FromBytes(content).Encoded() == hex {
+			stored[hex] = true
+		}
 	}
 	return stored
 }

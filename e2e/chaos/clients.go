@@ -27,6 +27,7 @@ type reader struct {
 	random  *rand.Rand
 	servers func(item) []string // base URLs with the path
 	items   func(*rand.Rand) item
+	liar    *liar // who may send what its digest tells to be wrong; nil is nobody
 }
 
 // failer takes what must not be.
@@ -103,8 +104,13 @@ func (r *reader) get(ctx context.Context, a ask) (got []byte) {
 	var isStuck atomic.Bool
 	watch := time.AfterFunc(stuckAfter, func() { isStuck.Store(true); cancel() })
 	defer watch.Stop()
-	status, got, err := r.transfer(ctx, a, watch)
+	isOut := r.liar != nil && r.liar.isOut.Load()
+	answer, err := r.transfer(ctx, a, watch)
+	status, got := answer.status, answer.body
 	switch {
+	case isOut && r.liar.is(answer.from):
+		r.tally.add(uncaught, 1)
+		r.t.Errorf("%s: the router sends clients to a mirror that is quarantined", a.url)
 	case isStuck.Load():
 		r.tally.add(stuck, 1)
 		r.t.Errorf("%s: no byte for %v after %d (%d)", a.url, stuckAfter, len(got), status)
@@ -119,13 +125,21 @@ func (r *reader) get(ctx context.Context, a ask) (got []byte) {
 	case err != nil:
 		r.tally.add(broken, 1)
 	default:
-		r.judge(a, status, got)
+		r.judge(a, answer)
 	}
 	return got
 }
 
+// answer is what came of a request.
+type answer struct {
+	status int
+	from   string // host:port that the client was sent to in the end
+	body   []byte
+}
+
 // judge compares a complete answer.
-func (r *reader) judge(a ask, status int, got []byte) {
+func (r *reader) judge(a ask, answer answer) {
+	status, got := answer.status, answer.body
 	r.tally.add(complete, 1)
 	r.tally.add(completeBytes, int64(len(got)))
 	switch {
@@ -134,6 +148,8 @@ func (r *reader) judge(a ask, status int, got []byte) {
 		// A range that does not reach the end may be sent before the blob is
 		// verified. Who asks in pieces compares the digest of the whole.
 		r.tally.add(unverified, 1)
+	case r.liar != nil && r.liar.is(answer.from) && !a.item.name:
+		r.tally.add(lied, 1) // it is asked for nothing but what has a digest
 	default:
 		r.tally.add(wrongBytes, 1)
 		r.t.Errorf("%s: a complete answer (%d, from %d, to %d) has %d wrong bytes, %s", a.url, status, a.start, a.end, len(got), digest.FromBytes(got))
@@ -143,10 +159,10 @@ func (r *reader) judge(a ask, status int, got []byte) {
 // errLeft says that the client went as planned.
 var errLeft = errors.New("left")
 
-func (r *reader) transfer(ctx context.Context, a ask, watch *time.Timer) (status int, got []byte, err error) {
+func (r *reader) transfer(ctx context.Context, a ask, watch *time.Timer) (got answer, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url, http.NoBody)
 	if err != nil {
-		return 0, nil, err
+		return got, err
 	}
 	req.Header.Set("Accept", acceptAll)
 	switch {
@@ -157,9 +173,10 @@ func (r *reader) transfer(ctx context.Context, a ask, watch *time.Timer) (status
 	}
 	response, err := r.http.Do(req)
 	if err != nil {
-		return 0, nil, err
+		return got, err
 	}
 	defer response.Body.Close()
+	got.status, got.from = response.StatusCode, response.Request.URL.Host
 	pause := max(10<<10, int64(len(a.item.body)/20))
 	for {
 		watch.Reset(stuckAfter)
@@ -168,18 +185,18 @@ func (r *reader) transfer(ctx context.Context, a ask, watch *time.Timer) (status
 			buffer = buffer[:min(int64(len(buffer)), pause)]
 		}
 		n, err := response.Body.Read(buffer)
-		got = append(got, buffer[:n]...)
+		got.body = append(got.body, buffer[:n]...)
 		if errors.Is(err, io.EOF) {
-			return response.StatusCode, got, nil
+			return got, nil
 		}
-		if err == nil && a.leave > 0 && int64(len(got)) >= a.leave {
+		if err == nil && a.leave > 0 && int64(len(got.body)) >= a.leave {
 			err = errLeft
 		}
 		if err == nil && a.slow {
 			err = sleep(ctx, 10*time.Millisecond)
 		}
 		if err != nil {
-			return response.StatusCode, got, err
+			return got, err
 		}
 	}
 }

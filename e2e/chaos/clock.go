@@ -6,8 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"entrepot/e2e/internal/harness"
 )
 
 // clocks steps the wall clock of processes while they run. The binary is built
@@ -48,10 +51,9 @@ var chaosAhead = func() *int64 {
 func chaosSeconds() int64 { return atomic.LoadInt64(chaosAhead) }
 `
 
-func newClocks(t testing.TB) *clocks {
+func newClocks(t testing.TB, flags []string) *clocks {
 	t.Helper()
 	c := &clocks{dir: t.TempDir()}
-	c.binary = filepath.Join(c.dir, "entrepot")
 	root, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
 	if err != nil {
 		t.Fatalf("asking for GOROOT: %v", err)
@@ -69,11 +71,7 @@ func newClocks(t testing.TB) *clocks {
 	overlay := fmt.Sprintf(`{"Replace": {%q: %q, %q: %q}}`,
 		filepath.Join(source, "time.go"), c.file(t, "time.go", text),
 		filepath.Join(source, "chaos.go"), c.file(t, "chaos.go", clockSource))
-	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", c.file(t, "overlay.json", overlay), "-o", c.binary, "entrepot/cmd/entrepot")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if said, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building entrepot with a clock that can be set: %v\n%s", err, said)
-	}
+	c.binary = harness.BuildEntrepot(t, append(slices.Clone(flags), "-overlay", c.file(t, "overlay.json", overlay))...)
 	return c
 }
 

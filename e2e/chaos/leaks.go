@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"entrepot/e2e/testenv"
 )
 
 // usage is what a process holds.
@@ -61,8 +63,14 @@ func goroutines(admin string) (int, error) {
 	return strconv.Atoi(total[1])
 }
 
+// read is what an admin listener says.
 func read(url string) (string, error) {
-	response, err := http.Get(url)
+	request, err := http.NewRequest(http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+testenv.AdminToken)
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return "", err
 	}
@@ -129,6 +137,6 @@ func (w *world) countStore(node string) {
 // countChanges takes in what the relays changed.
 func (w *world) countChanges() {
 	for _, r := range w.links {
-		w.tally.add(changed, int64(r.Changed()))
+		w.tally.add(changed, int64(r.Harm().Changed))
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,6 +32,10 @@ type options struct {
 	length  time.Duration // of the faults
 	clients int           // scripted ones
 	clock   bool          // step clocks too, which takes a build of the standard library
+	race    bool          // of binaries with the race detector
+	only    []string      // faults; nil is all
+	// noCables is why all is on one network; empty is not.
+	noCables string
 }
 
 func main() {
@@ -41,6 +46,11 @@ func main() {
 	flag.Float64Var(&minutes, "minutes", 3, "of faults, in each run")
 	flag.IntVar(&o.clients, "clients", 8, "scripted clients")
 	flag.BoolVar(&o.clock, "clock", true, "step clocks too")
+	flag.BoolVar(&o.race, "race", false, "run binaries that were built with the race detector")
+	flag.Func("only", "inject only these `faults`, with commas between them, by their names in the report", func(names string) error {
+		o.only = strings.Split(names, ",")
+		return nil
+	})
 	flag.StringVar(&report, "report", "", "put the counts into this `file`")
 	flag.Parse()
 	o.length = time.Duration(minutes * float64(time.Minute))
@@ -50,6 +60,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if isInside() {
+		o.noCables = settle()
+	} else if o.noCables = noMachine(ctx); o.noCables == "" {
+		os.Exit(inside(ctx, os.Args[1:]...))
+	}
 	if err := runAll(ctx, o, seeds, report); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
@@ -101,24 +116,30 @@ type outcome struct {
 	after     map[string]usage
 	faults    []fault
 	machine   string
+	noDaemon  bool     // no containerd pulled
 	missing   []string // what could not be had here, and why
 }
 
 // run does one seed. What must not happen fails t.
 func run(t testing.TB, o options) outcome {
 	t.Helper()
-	t.Logf("chaos: seed %d, %v of faults; repeat with: go run ./e2e/chaos --seed %d --minutes %g --clients %d --clock=%t",
-		o.seed, o.length, o.seed, o.length.Minutes(), o.clients, o.clock)
+	t.Logf("chaos: seed %d, %v of faults; repeat with: go run ./e2e/chaos --seed %d --minutes %g --clients %d --clock=%t --race=%t",
+		o.seed, o.length, o.seed, o.length.Minutes(), o.clients, o.clock, o.race)
 	got := outcome{options: o, machine: harness.Machine(t)}
 	tally := newTally()
 	w := newWorld(t, o, tally)
-	if w.noDisk != "" {
-		got.missing = append(got.missing, "full disk: "+w.noDisk)
-	}
+	got.missing, got.noDaemon = w.missing, w.daemon == nil
 	got.faults = allFaults(w)
+	if o.only != nil {
+		got.faults = slices.DeleteFunc(got.faults, func(f fault) bool { return !slices.Contains(o.only, f.name) })
+		if len(got.faults) == 0 {
+			t.Fatalf("no fault is called one of %q", o.only)
+		}
+	}
 	plan := makePlan(o.seed, o.length, got.faults)
 	w.prepare(promotionsIn(plan))
 	w.recovered() // nodes hear of the first release
+	w.until("the router compares what mirrors send", 30*time.Second, w.liar.compared.Load)
 	got.before = w.usages()
 
 	l := w.startLoad(o)
@@ -138,7 +159,9 @@ func run(t testing.TB, o options) outcome {
 	w.pushesAreKept(l.pusher.acked)
 	w.blobsAreKept()
 	w.storesAreSound()
+	w.honestAreTrusted()
 	w.countChanges()
+	w.allBit(got.faults)
 	got.counts = tally.all()
 	return got
 }

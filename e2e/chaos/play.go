@@ -64,11 +64,14 @@ func (w *world) startLoad(o options) *load {
 	}}
 	for n := range o.clients {
 		r := newReader(w.t, w.tally, o.seed, uint64(n))
-		r.servers, r.items = w.urls, w.pick
+		r.servers, r.items, r.liar = w.urls, w.pick, w.liar
 		l.running.Go(func() { r.run(ctx) })
 	}
 	l.running.Go(func() { l.pusher.run(ctx) })
 	l.running.Go(func() { w.runPrograms(ctx, o.seed) })
+	if w.daemon != nil {
+		l.running.Go(func() { w.daemon.run(ctx, rand.New(rand.NewPCG(o.seed, 4000))) })
+	}
 	l.running.Go(func() { w.forgetRequests(ctx) })
 	return l
 }

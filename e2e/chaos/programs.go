@@ -23,6 +23,14 @@ type program struct {
 	blobs      func(dir string, d digest.Digest) string // where it puts blobs
 }
 
+func toolFinder(name string) func(testing.TB) string {
+	return func(t testing.TB) string { return testenv.Tool(t, name) }
+}
+
+func debianFinder(binary, pkg string) func(testing.TB) string {
+	return func(t testing.TB) string { return testenv.Debian(t, binary, pkg) }
+}
+
 // programs are those that can be had here.
 func (w *world) programs() []program {
 	upstream := testenv.WorldImages
@@ -36,7 +44,7 @@ func (w *world) programs() []program {
 				return []string{"pull", "--insecure", "--format", "oci", "--platform", "linux/amd64", host + "/" + upstream + "/" + a.Name(), dir}
 			},
 			blobs: func(dir string, d digest.Digest) string { return filepath.Join(dir, "blobs", "sha256", d.Encoded()) },
-		}, func(t testing.TB) string { return testenv.Tool(t, "crane") }},
+		}, toolFinder("crane")},
 		{program{
 			name: "skopeo",
 			args: func(host, dir string, a testenv.Artifact) []string {
@@ -46,7 +54,7 @@ func (w *world) programs() []program {
 				}
 			},
 			blobs: func(dir string, d digest.Digest) string { return filepath.Join(dir, d.Encoded()) },
-		}, func(t testing.TB) string { return testenv.Debian(t, "skopeo", "skopeo") }},
+		}, debianFinder("skopeo", "skopeo")},
 		{program{
 			name: "curl",
 			args: func(host, dir string, a testenv.Artifact) []string {
@@ -56,13 +64,13 @@ func (w *world) programs() []program {
 				}
 			},
 			blobs: func(dir string, d digest.Digest) string { return filepath.Join(dir, d.Encoded()) },
-		}, func(t testing.TB) string { return testenv.Debian(t, "curl", "curl") }},
+		}, debianFinder("curl", "curl")},
 	}
 	var found []program
 	for _, c := range candidates {
 		path, missing := harness.Program(w.t, c.find)
 		if missing != "" {
-			w.t.Logf("without %s: %s", c.name, missing)
+			w.lack("the client " + c.name + ": " + missing)
 			continue
 		}
 		c.path = path

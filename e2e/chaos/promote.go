@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os/exec"
 	"time"
 )
@@ -9,16 +10,25 @@ import (
 // promotionTimeout is for how long a promotion may run.
 const promotionTimeout = 60 * time.Second
 
-func (w *world) promote(event) (func(), bool) { return nil, w.startPromotion(promotionTimeout) }
+func (w *world) promote(e event) (func(), bool) {
+	ok := w.startPromotion(promotionTimeout, func(error) { w.bit(e.fault, 1) })
+	return nil, ok
+}
 
 func (w *world) promoteKilled(e event) (func(), bool) {
-	return nil, w.startPromotion(time.Duration(e.choice % uint64(800*time.Millisecond)))
+	after := time.Duration(e.choice % uint64(800*time.Millisecond))
+	ok := w.startPromotion(after, func(err error) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() < 0 { // by a signal
+			w.bit(e.fault, 1)
+		}
+	})
+	return nil, ok
 }
 
 // startPromotion promotes the next release, unless another one is on its way or
 // there is none, and kills that after some time. What did not end well is for the
-// next to finish, which has all of it.
-func (w *world) startPromotion(killAfter time.Duration) bool {
+// next to finish, which has all of it. ended is told what came of it.
+func (w *world) startPromotion(killAfter time.Duration, ended func(error)) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.busy || w.next == len(w.releases) {
@@ -31,6 +41,7 @@ func (w *world) startPromotion(killAfter time.Duration) bool {
 	w.next++
 	w.promoting.Go(func() {
 		err := runFor(cmd, killAfter)
+		ended(err)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.busy = false

@@ -28,6 +28,14 @@ func markdown(all []outcome) string {
 		b.WriteString("| --- |" + strings.Repeat(" ---: |", len(all)) + "\n")
 	}
 	count := func(name, key string) { row(name, func(o outcome) string { return fmt.Sprint(o.counts[key]) }) }
+	ofDaemon := func(name string) {
+		row(name, func(o outcome) string {
+			if o.noDaemon {
+				return "not run"
+			}
+			return fmt.Sprint(o.counts[name])
+		})
+	}
 
 	head("Must be 0")
 	for _, p := range promises() {
@@ -39,8 +47,11 @@ func markdown(all []outcome) string {
 	row("seconds from the last fault until every name was served (at most 10)", func(o outcome) string { return fmt.Sprintf("%.1f", o.recovered.Seconds()) })
 	count(complete, complete)
 	row("GB in them", func(o outcome) string { return fmt.Sprintf("%.1f", float64(o.counts[completeBytes])/1e9) })
-	for _, name := range []string{heads, earlyEnds, broken, refused, unverified, mended, pulls, pullsBad, pushes, promotions, killed, changed, rotten, evicted} {
+	for _, name := range []string{heads, earlyEnds, broken, refused, unverified, mended, lied, caughtAfter, pulls, pullsBad, pushes, promotions, killed, changed, rotten, evicted} {
 		count(name, name)
+	}
+	for _, name := range []string{held, heldRouted, heldBad} {
+		ofDaemon(name)
 	}
 	for _, name := range []string{"us", "eu", "jp", "origin", "router"} {
 		row("goroutines / open files of "+name+", before → after", func(o outcome) string {
@@ -48,13 +59,15 @@ func markdown(all []outcome) string {
 		})
 	}
 	b.WriteByte('\n')
-	head("Faults injected")
+	head("Faults injected, and what they did")
 	for _, f := range all[0].faults {
-		count(f.name+": "+f.says, "fault: "+f.name)
+		row(f.name+": "+f.says+" ("+f.bites+")", func(o outcome) string {
+			return fmt.Sprintf("%d (%d)", o.counts["fault: "+f.name], o.counts["bit: "+f.name])
+		})
 	}
 	fmt.Fprintf(&b, "\nCounted on %s on %s.\n", time.Now().Format(time.DateOnly), all[0].machine)
 	for _, missing := range all[0].missing {
-		fmt.Fprintf(&b, "Not injected: %s.\n", missing)
+		fmt.Fprintf(&b, "Not run: %s.\n", missing)
 	}
 	return b.String()
 }

@@ -19,6 +19,13 @@ func (t *tally) add(name string, n int64) {
 	t.counts[name] += n
 }
 
+// most keeps the largest of the numbers given for a name.
+func (t *tally) most(name string, n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts[name] = max(t.counts[name], n)
+}
+
 func (t *tally) all() map[string]int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -34,11 +41,13 @@ const (
 	leaks      = "leaked goroutines, files and temporary files"
 	absences   = "names that exist and were said not to"
 	late       = "names that were not served again within 10 s"
+	uncaught   = "mirrors that sent wrong bytes, and were not out of use within 10 s"
+	slandered  = "mirrors in quarantine that never sent a wrong artifact"
 )
 
 // promises lists them in the order of the report.
 func promises() []string {
-	return []string{wrongBytes, lostBlobs, lostNames, stuck, leaks, absences, late}
+	return []string{wrongBytes, lostBlobs, lostNames, stuck, leaks, absences, late, uncaught, slandered}
 }
 
 // What else is counted.
@@ -51,6 +60,11 @@ const (
 	unverified    = "ranges with a changed byte, of blobs still on their way"
 	mended        = "downloads in pieces that the client's own digest refused"
 	heads         = "HEAD requests"
+	lied          = "wrong blobs of the dishonest mirror that the client's own digest refused"
+	caughtAfter   = "ms until the dishonest mirror was out of use, at most"
+	held          = "pulls by containerd that succeeded, all content in its store verified"
+	heldRouted    = "of them through the router"
+	heldBad       = "pulls by containerd that failed visibly"
 	pulls         = "pulls by crane, skopeo and curl that succeeded"
 	pullsBad      = "pulls by them that failed visibly"
 	pushes        = "pushes to the origin that it acknowledged"

@@ -18,10 +18,13 @@ const registryName = "registry.test"
 
 // The sizes of what is small enough to be outgrown, in bytes.
 const (
-	diskSize  = 96 << 20 // file system of the node in jp
-	smallSize = 40 << 20 // limit of the store in us, less than what is pulled
-	jpSize    = 80 << 20 // limit of the store in jp, less than its file system
-	cacheSize = 32 << 20 // limit of the directory before the bucket in eu
+	diskSize = 96 << 20 // file system of the node in jp
+	// originSize is that of the origin's file system, which has room for all that is
+	// promoted and pushed in a run: originSize and pushedSize for each minute.
+	originSize, pushedSize = 192 << 20, 32 << 20
+	smallSize              = 40 << 20 // limit of the store in us, less than what is pulled
+	jpSize                 = 80 << 20 // limit of the store in jp, less than its file system
+	cacheSize              = 32 << 20 // limit of the directory before the bucket in eu
 )
 
 // world is the system under test, and every link and disk of it that can break.
@@ -38,20 +41,23 @@ type world struct {
 	s3       *testenv.S3Server
 	fresh    *fresh
 	bucket   string
-	disk     string // root of the small file system; empty where there is none
-	noDisk   string // why
-	clocks   *clocks
+	disks    map[string]string // roots of the small file systems, by whose they are; empty where there are none
+	cables   *testenv.Cables   // nil where all is on one network
+	clocks   *clocks           // nil where they are left alone
+	liar     *liar
+	missing  []string          // what cannot be had here, and why
 	forward  map[string]string // by region: base URL of the router, for clients there
 
 	processes map[string]*testenv.Process
 	links     map[string]*testenv.Relay // "eu-origin" is how the node in eu reaches the origin
 	dirs      map[string]string         // of the nodes' stores, by region
-	isDown    map[string]bool           // processes, links and disks that are out of order
+	isDown    map[string]bool           // processes, links, disks and cables that are out of order
 
 	releases []testenv.Release // each with all of those before
 	next     int               // release to promote
 	catalog  *catalog
 	real     []program // clients
+	daemon   *daemon   // one more; nil where there is none
 	scratch  string    // directory of what they pull
 	tally    *tally
 
@@ -67,25 +73,28 @@ type world struct {
 func newWorld(t testing.TB, o options, tally *tally) *world {
 	t.Helper()
 	w := &world{
-		t: t, binary: harness.BuildEntrepot(t), tally: tally, catalog: new(catalog),
+		t: t, tally: tally, catalog: new(catalog), disks: map[string]string{},
 		registry: testenv.StartRegistry(t), s3: testenv.StartMinIO(t), fresh: startFresh(t, o.seed),
 		links: map[string]*testenv.Relay{}, dirs: map[string]string{}, isDown: map[string]bool{}, forward: map[string]string{},
 	}
-	if o.clock {
-		w.clocks = newClocks(t)
-		w.binary = w.clocks.binary
-	}
+	w.build(o)
 	w.bucket = w.s3.NewBucket(t)
-	var err error
-	if w.disk, err = storetest.OpenTmpfs(t, diskSize); err != nil {
-		w.noDisk = err.Error()
+	if why := o.noCables; why == "" {
+		w.cables = testenv.LayCables(t, "us", "eu", "jp", "router")
+	} else {
+		w.lack("partitions: not of the network, but of the fault proxy: " + why)
 	}
+	w.makeDisk("jp", diskSize)
+	w.makeDisk("origin", originSize+int64(o.length.Minutes()*pushedSize))
 	w.real, w.scratch = w.programs(), t.TempDir()
+	w.liar = w.startLiar()
 	w.World = testenv.StartWorld(t, testenv.WorldConfig{
 		Binary: w.binary, Node: w.node,
 		Origin:      w.origin(),
-		Router:      map[string]any{"shutdown_timeout": "2s"},
-		WayToOrigin: func(region, url string) string { return w.link(region+"-origin", url) },
+		Router:      w.router(),
+		RouterPlace: w.place("router"), RouterEnv: w.env("router"),
+		Mirrors:     func(*testenv.World) []map[string]any { return []map[string]any{w.liar.entry()} },
+		WayToOrigin: func(who, url string) string { return w.link(who+"-origin", url) },
 	})
 	w.processes = map[string]*testenv.Process{
 		"origin": w.Origin.Process(), "router": w.Router.Process(), "bucket": w.s3.Process(),
@@ -94,14 +103,76 @@ func newWorld(t testing.TB, o options, tally *tally) *world {
 		r := &w.Regions[i]
 		w.processes[r.Name] = r.Node.Process()
 		w.link(r.Name+"-clients", r.Node.URL())
+		w.links[r.Name+"-door"] = r.Door.Relay
 		w.forward[r.Name] = w.Forwarder(r.Client()).URL()
 	}
+	w.daemon = w.startDaemon()
 	return w
 }
 
-// link puts a relay before a server, and returns the base URL to reach it by.
+// build makes the binary under test.
+func (w *world) build(o options) {
+	var flags []string
+	if o.race {
+		flags = append(flags, "-race")
+	}
+	if o.clock {
+		w.clocks = newClocks(w.t, flags)
+		w.binary = w.clocks.binary
+	} else {
+		w.binary = harness.BuildEntrepot(w.t, flags...)
+	}
+}
+
+func (w *world) lack(what string) {
+	w.t.Logf("not here: %s", what)
+	w.missing = append(w.missing, what)
+}
+
+// makeDisk makes a small file system for a process.
+func (w *world) makeDisk(owner string, size int64) {
+	root, err := storetest.OpenTmpfs(w.t, size)
+	if err != nil {
+		w.lack("full disk of " + owner + ": " + err.Error())
+		return
+	}
+	w.disks[owner] = root
+}
+
+// dir is a directory on a process's small file system, or elsewhere.
+func (w *world) dir(owner string) string {
+	if disk := w.disks[owner]; disk != "" {
+		return disk
+	}
+	return w.t.TempDir()
+}
+
+// place is where on the network a process is.
+func (w *world) place(process string) testenv.Place {
+	if w.cables == nil {
+		return testenv.Place{}
+	}
+	return w.cables.Place(process)
+}
+
+// env is what a process's environment has more.
+func (w *world) env(process string) []string {
+	if w.clocks == nil {
+		return nil
+	}
+	return w.clocks.env(w.t, process)
+}
+
+// link puts a relay before a server, and returns the base URL to reach it by. What
+// its name begins with says who does: "eu-origin" is for the node in eu. Clients are
+// where the suite is.
 func (w *world) link(name, url string) string {
-	r := testenv.StartRelay(w.t, strings.TrimPrefix(url, "http://"))
+	who, to, _ := strings.Cut(name, "-")
+	place := w.place(who)
+	if to == "clients" {
+		place = testenv.Place{}
+	}
+	r := testenv.StartRelayFor(w.t, place, strings.TrimPrefix(url, "http://"))
 	w.links[name] = r
 	return r.URL()
 }
@@ -109,11 +180,7 @@ func (w *world) link(name, url string) string {
 // node is what a region's node has besides the usual. Its timeouts are short, so
 // that a fault is noticed in a run of minutes.
 func (w *world) node(region string) testenv.NodeConfig {
-	dir := w.t.TempDir()
-	if region == "jp" && w.disk != "" {
-		dir = w.disk
-	}
-	w.dirs[region] = filepath.Join(dir, "store")
+	w.dirs[region] = filepath.Join(w.dir(region), "store")
 	store := map[string]any{
 		"dir": w.dirs[region], "verify_reads": true, "scrub": map[string]any{"rate": "16MiB", "every": "1m"},
 	}
@@ -130,26 +197,32 @@ func (w *world) node(region string) testenv.NodeConfig {
 			"access_key": w.s3.AccessKey, "secret_key": w.s3.SecretKey,
 		}
 	}
-	config := testenv.NodeConfig{
-		Store: store,
+	return testenv.NodeConfig{
+		Store: store, Place: w.place(region), Env: w.env(region),
 		Upstreams: map[string][]string{
 			registryName: {w.link(region+"-registry", w.registry.URL())},
 			freshName:    {w.link(region+"-fresh", w.fresh.URL)},
 		},
 		Extra: map[string]any{"shutdown_timeout": "2s", "memory": "4MiB"},
 	}
-	if w.clocks != nil {
-		config.Env = w.clocks.env(w.t, region)
-	}
-	return config
 }
 
 func (w *world) origin() testenv.OriginConfig {
-	config := testenv.OriginConfig{Extra: map[string]any{"shutdown_timeout": "2s"}}
-	if w.clocks != nil {
-		config.Env = w.clocks.env(w.t, "origin")
+	dir := w.dir("origin")
+	return testenv.OriginConfig{
+		Store: map[string]any{"dir": filepath.Join(dir, "store")}, Env: w.env("origin"),
+		Extra: map[string]any{"shutdown_timeout": "2s", "uploads": filepath.Join(dir, "uploads")},
 	}
-	return config
+}
+
+// router is what the router has besides the usual: it trusts who forwards for clients
+// of the regions, and remembers who sent wrong bytes.
+func (w *world) router() map[string]any {
+	return map[string]any{
+		"shutdown_timeout": "2s",
+		"trusted_proxies":  []string{"127.0.0.0/8", testenv.Network},
+		"probes":           map[string]any{"interval": "1s", "quarantine": w.liar.quarantine},
+	}
 }
 
 // command is the entrepot command of the binary under test.

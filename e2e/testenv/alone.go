@@ -25,7 +25,7 @@ const alone = "ENTREPOT_TEST_ALONE"
 func Alone(t *testing.T, prepare func() (env []string)) bool {
 	t.Helper()
 	if os.Getenv(alone) != "" {
-		if err := settle(); err != nil {
+		if err := SettleAlone(); err != nil {
 			t.Fatalf("settling on a machine of its own: %v", err)
 		}
 		return true
@@ -39,9 +39,7 @@ func Alone(t *testing.T, prepare func() (env []string)) bool {
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", run, "-test.v", "-test.timeout", "10m")
 	cmd.Env = append(append(os.Environ(), alone+"=1"), prepare()...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
-	}
+	cmd.SysProcAttr = AloneAttr()
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
@@ -50,9 +48,18 @@ func Alone(t *testing.T, prepare func() (env []string)) bool {
 	return false
 }
 
-// settle makes the namespaces a machine: mounts stay in it, /proc shows its
-// processes, and loopback is up.
-func settle() error {
+// AloneAttr are the attributes of a process that is to be on a machine of its own, for
+// who is no test: it has to call [SettleAlone] first. When it ends, however it does, the
+// kernel ends what it started and takes its network and mounts away. It takes root.
+func AloneAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
+	}
+}
+
+// SettleAlone makes the namespaces of [AloneAttr] a machine: mounts stay in it, /proc
+// shows its processes, and loopback is up.
+func SettleAlone() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("keeping mounts to ourselves: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,10 +27,16 @@ type Containerd struct {
 	Parallel bool
 }
 
-// Pull starts a containerd, and pulls and unpacks into its empty root.
-// Upstream's own address is one that refuses connections: only the node can
-// have answered.
-func (c Containerd) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
+// ContainerdServer is a containerd that runs.
+type ContainerdServer struct {
+	Process *Process
+	Ctr     []string // its command line, to which arguments are added
+	Home    string   // for that
+	Content string   // folder of what it has: blobs/sha256/HEX
+}
+
+// Start starts a containerd with an empty root. It ends with the test.
+func (c Containerd) Start(t testing.TB) *ContainerdServer {
 	t.Helper()
 	home := t.TempDir()
 	socket, root := shortDir(t)+"/c.sock", t.TempDir()
@@ -41,41 +48,55 @@ state = %q
 [grpc]
 address = %q
 `, c.Version+1, root, t.TempDir(), config, socket))
-	server := Start(t, ProcessConfig{
+	process := Start(t, ProcessConfig{
 		Name: "containerd", Path: daemon, Args: []string{"--config", configFile, "--log-level", "warn"},
 		Ready: func(ctx context.Context) error { return dialUnix(ctx, socket) },
 	})
-	defer server.Stop()
+	return &ContainerdServer{
+		Process: process, Ctr: []string{ctr, "--address", socket}, Home: home,
+		Content: filepath.Join(root, "io.containerd.content.v1.content"),
+	}
+}
 
-	hosts := hostsDir(t, from)
+// Pull starts a containerd, and pulls and unpacks into its empty root.
+// Upstream's own address is one that refuses connections: only the node can
+// have answered.
+func (c Containerd) Pull(t *testing.T, from Source, a Artifact) digest.Digest {
+	t.Helper()
+	server := c.Start(t)
+	defer server.Process.Stop()
+	ctr := func(args ...string) string {
+		return run(t, server.Home, server.Ctr[0], slices.Concat(server.Ctr[1:], args)...)
+	}
 	name := from.Upstream + "/" + a.Name()
 	var login []string
 	if from.Login {
 		login = []string{"--user", Promoter + ":" + PromoterPassword}
 	}
-	// The native snapshotter copies: it leaves no mounts and works where
-	// overlays do not, inside of a container for one.
-	pull := []string{
-		"--address", socket, "images", "pull", "--hosts-dir", hosts,
-		"--snapshotter", "native", "--platform", "linux/amd64",
-	}
-	if c.Version == 2 {
-		// Else it fetches the configs of all platforms.
-		pull = append(pull, "--skip-metadata")
-	}
-	run(t, home, ctr, append(append(pull, login...), name)...)
-	stored := run(t, home, ctr, "--address", socket, "content", "ls", "--quiet")
+	ctr(append(append(c.PullArgs(HostsDir(t, from)), login...), name)...)
+	stored := ctr("content", "ls", "--quiet")
 	for _, blob := range a.Blobs {
 		if !strings.Contains(stored, blob.Digest.String()) {
 			t.Errorf("containerd pulled %s without its %s %s", name, blob.MediaType, blob.Digest)
 		}
 	}
-	listed := run(t, home, ctr, "--address", socket, "images", "ls", "name=="+name)
-	return parseDigest(t, "ctr images ls", listed)
+	return parseDigest(t, "ctr images ls", ctr("images", "ls", "name=="+name))
 }
 
-// hostsDir is the folder that has the upstream's hosts.toml.
-func hostsDir(t *testing.T, from Source) string {
+// PullArgs are the arguments of ctr for a pull, but for the name.
+func (c Containerd) PullArgs(hosts string) []string {
+	// The native snapshotter copies: it leaves no mounts and works where
+	// overlays do not, inside of a container for one.
+	pull := []string{"images", "pull", "--hosts-dir", hosts, "--snapshotter", "native", "--platform", "linux/amd64"}
+	if c.Version == 2 {
+		// Else it fetches the configs of all platforms.
+		pull = append(pull, "--skip-metadata")
+	}
+	return pull
+}
+
+// HostsDir is the folder that has the upstream's hosts.toml.
+func HostsDir(t testing.TB, from Source) string {
 	t.Helper()
 	if from.Root != "" {
 		return filepath.Join(from.Root, "etc", "containerd", "certs.d")
@@ -101,7 +122,7 @@ func (c Containerd) ConfigDump(t *testing.T, file string) string {
 
 // programs returns the daemon, its ctr, and what its configuration says beyond
 // where it lives.
-func (c Containerd) programs(t *testing.T) (daemon, ctr, config string) {
+func (c Containerd) programs(t testing.TB) (daemon, ctr, config string) {
 	t.Helper()
 	if c.Version == 1 {
 		return Debian(t, "containerd", "containerd"), Debian(t, "ctr", "containerd"),

@@ -34,6 +34,8 @@ type NodeConfig struct {
 	Binary string
 	// Env is added to the environment of the process.
 	Env []string
+	// Place is where on a network it is. Zero is where the test is.
+	Place Place
 }
 
 // Node is an entrepot process with the role of a node.
@@ -47,13 +49,9 @@ type Node struct {
 // with the test.
 func StartNode(t testing.TB, config NodeConfig) *Node {
 	t.Helper()
-	n := &Node{
-		t:       t,
-		address: config.Address,
-		admin:   fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
-	}
+	n := &Node{t: t, address: config.Address, admin: config.Place.listen(t)}
 	if n.address == "" {
-		n.address = fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+		n.address = config.Place.listen(t)
 	}
 	upstreams := map[string]any{}
 	for name, urls := range config.Upstreams {
@@ -68,12 +66,12 @@ func StartNode(t testing.TB, config NodeConfig) *Node {
 		node["default_upstream"] = config.DefaultUpstream
 	}
 	maps.Copy(node, config.Extra)
-	file, err := yaml.Marshal(map[string]any{"admin": map[string]any{"listen": n.admin}, "node": node})
+	file, err := yaml.Marshal(map[string]any{"admin": config.Place.admin(n.admin), "node": node})
 	if err != nil {
 		t.Fatalf("writing the node's configuration: %v", err)
 	}
 	n.process = Start(t, ProcessConfig{
-		Name: "entrepot",
+		Name: "entrepot", Place: config.Place,
 		Path: binaryOf(t, config.Binary, config.Race),
 		Args: []string{"serve", "--config", writeFile(t, filepath.Join(t.TempDir(), "entrepot.yaml"), string(file))},
 		// A race ends the process, which fails the test, instead of being one

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,8 @@ type ProcessConfig struct {
 	Args []string // without the binary's name
 	Env  []string // all of the environment; nil means that of the test
 	Dir  string   // working directory; empty means the test's
+	// Place is where on a network it runs. Zero means where the test does.
+	Place Place
 	// Ready is tried until it gives nil: then Start returns. Nil means that
 	// the process is ready as soon as it runs.
 	Ready func(ctx context.Context) error
@@ -81,7 +84,7 @@ func (p *Process) start() {
 		p.t.Fatalf("starting %s: %v", p.config.Name, err)
 	}
 	defer log.Close() // the process has its own copy
-	cmd := exec.Command(p.config.Path, p.config.Args...)
+	cmd := p.config.Place.command(p.config.Path, p.config.Args...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = p.config.Env, p.config.Dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid: true, // so that its children can be ended and measured with it
@@ -145,6 +148,20 @@ func (p *Process) Stop() { p.end(syscall.SIGTERM) }
 // Kill ends the process at once, as a crash would (SIGKILL).
 func (p *Process) Kill() { p.end(syscall.SIGKILL) }
 
+// Pause has the process stand still, as on a machine that hangs (SIGSTOP): its
+// connections stay open, and the kernel takes new ones that nobody answers.
+func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
+
+// Resume ends what [Process.Pause] began.
+func (p *Process) Resume() { p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(signal syscall.Signal) {
+	p.t.Helper()
+	if err := p.life.cmd.Process.Signal(signal); err != nil {
+		p.t.Errorf("sending %v to %s: %v", signal, p.config.Name, err)
+	}
+}
+
 func (p *Process) end(signal syscall.Signal) {
 	p.t.Helper()
 	l := p.life
@@ -161,6 +178,7 @@ func (p *Process) end(signal syscall.Signal) {
 	}
 	// An error means that it is gone already, which is what is wanted.
 	_ = l.cmd.Process.Signal(signal)
+	_ = l.cmd.Process.Signal(syscall.SIGCONT) // one that was paused would not hear of it
 	timer := time.NewTimer(stopTimeout)
 	defer timer.Stop()
 	select {
@@ -308,7 +326,13 @@ func (p *Process) logTail() []byte {
 // either that is made while a server is restarted.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	port, err := reservePort(t)
+	return freePort(t, "127.0.0.1")
+}
+
+// freePort is [FreePort] of another address of this machine.
+func freePort(t testing.TB, address string) int {
+	t.Helper()
+	port, err := reservePort(t, netip.MustParseAddr(address))
 	if err != nil {
 		t.Fatalf("finding a free port: %v", err)
 	}
@@ -317,7 +341,7 @@ func FreePort(t testing.TB) int {
 
 // reservePort binds a socket and does not listen. A socket that has SO_REUSEADDR,
 // as those of servers have, can be bound to the same port nevertheless.
-func reservePort(t testing.TB) (int, error) {
+func reservePort(t testing.TB, address netip.Addr) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
@@ -326,7 +350,7 @@ func reservePort(t testing.TB) (int, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return 0, err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: address.As4()}); err != nil {
 		return 0, err
 	}
 	bound, err := unix.Getsockname(fd)

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -31,9 +32,18 @@ type Relay struct {
 	next     time.Time     // when the rate lets the next bytes pass
 	flows    chan struct{} // open while nothing passes, closed otherwise
 	limit    int64         // response bytes until it closes, and one; 0 is none
-	changes  int           // of how many large pieces a byte is still to be changed
-	changed  int           // bytes so far
+	changes  int           // of how many pieces a byte is still to be changed
+	small    bool          // of small pieces, and not of large ones
+	harm     Harm
 	ended    bool
+}
+
+// Harm is what a [Relay] did so far to what passes it.
+type Harm struct {
+	Cut     int // connections
+	Held    int // pieces, while nothing passed
+	Slowed  int // pieces
+	Changed int // bytes
 }
 
 const (
@@ -52,7 +62,14 @@ const (
 // the test.
 func StartRelay(t testing.TB, target string) *Relay {
 	t.Helper()
-	r := &Relay{t: t, target: target, address: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), open: map[*net.TCPConn]struct{}{}}
+	return StartRelayFor(t, Place{}, target)
+}
+
+// StartRelayFor starts a relay that processes at a place can reach.
+func StartRelayFor(t testing.TB, clients Place, target string) *Relay {
+	t.Helper()
+	host := clients.server()
+	r := &Relay{t: t, target: target, address: fmt.Sprintf("%s:%d", host, freePort(t, host)), open: map[*net.TCPConn]struct{}{}}
 	r.flows = make(chan struct{})
 	close(r.flows)
 	r.Open()
@@ -138,6 +155,7 @@ func (r *Relay) Cut() {
 
 // cut closes every connection. mu is held.
 func (r *Relay) cut() {
+	r.harm.Cut += len(r.open) / 2 // each is one to the client and one to the server
 	for c := range r.open {
 		_ = c.Close()
 	}
@@ -169,17 +187,24 @@ func (r *Relay) Flow() {
 
 // Change changes a byte of content in each of the next n large pieces of
 // responses; 0 ends it.
-func (r *Relay) Change(n int) {
+func (r *Relay) Change(n int) { r.change(n, false) }
+
+// ChangeSmall changes a byte in the body of each of the next n small answers:
+// manifests, records, pieces of a ledger. Of what is large it changes nothing; 0 ends
+// it.
+func (r *Relay) ChangeSmall(n int) { r.change(n, true) }
+
+func (r *Relay) change(n int, small bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.changes = n
+	r.changes, r.small = n, small
 }
 
-// Changed is how many bytes were changed so far.
-func (r *Relay) Changed() int {
+// Harm is what the relay did so far.
+func (r *Relay) Harm() Harm {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.changed
+	return r.harm
 }
 
 func (r *Relay) accept(listener net.Listener) {
@@ -224,7 +249,7 @@ func (r *Relay) serve(listener net.Listener, client *net.TCPConn) {
 		r.awaitFlow()
 		p := r.admit(n) // before they pass, so that who has them finds them counted
 		if p.change {
-			err = changed(client, upstream, p.bytes)
+			err = r.pass(client, upstream, p.bytes)
 		} else {
 			_, err = io.CopyN(client, upstream, p.bytes)
 		}
@@ -240,6 +265,11 @@ func (r *Relay) serve(listener net.Listener, client *net.TCPConn) {
 func (r *Relay) awaitFlow() {
 	r.mu.Lock()
 	flows := r.flows
+	select {
+	case <-flows:
+	default:
+		r.harm.Held++
+	}
 	r.mu.Unlock()
 	<-flows
 }
@@ -269,7 +299,7 @@ func waiting(c *net.TCPConn) (int64, error) {
 // piece is a part of a response that passes at once.
 type piece struct {
 	bytes  int64
-	change bool // a byte of it
+	change bool // a byte of it, if it is content
 	last   bool // before the relay closes
 }
 
@@ -286,11 +316,7 @@ func (r *Relay) admit(n int64) piece {
 		r.limit -= p.bytes
 		p.last = r.limit == 1
 	}
-	if r.changes > 0 && p.bytes >= largePiece {
-		p.change = true
-		r.changes--
-		r.changed++
-	}
+	p.change = r.changes > 0 && r.small == (p.bytes < largePiece)
 	now := time.Now()
 	if r.sent == 0 {
 		r.first = now
@@ -302,20 +328,37 @@ func (r *Relay) admit(n int64) piece {
 			r.next = earliest
 		}
 		r.next = r.next.Add(time.Duration(float64(p.bytes) / r.rate * float64(time.Second)))
-		wait = r.next.Sub(now)
+		if wait = r.next.Sub(now); wait > 0 {
+			r.harm.Slowed++
+		}
 	}
 	r.mu.Unlock()
 	time.Sleep(wait)
 	return p
 }
 
-// changed passes n bytes on, one in their second half changed.
-func changed(to io.Writer, from io.Reader, n int64) error {
+// pass passes n bytes on, one of their content changed where there is any.
+func (r *Relay) pass(to io.Writer, from io.Reader, n int64) error {
 	b := make([]byte, n)
 	if _, err := io.ReadFull(from, b); err != nil {
 		return err
 	}
-	b[n*3/4] ^= 0x20
+	at := len(b) * 3 / 4
+	if len(b) < largePiece {
+		// The one line of HTTP that it knows: content is after an empty line.
+		head := bytes.Index(b, []byte("\r\n\r\n")) + len("\r\n\r\n")
+		at = (head + len(b)) / 2
+		if head < len("\r\n\r\n") || at == len(b) {
+			at = -1
+		}
+	}
+	r.mu.Lock()
+	if at >= 0 && r.changes > 0 {
+		b[at] ^= 1 // which makes another digit of a digit
+		r.changes--
+		r.harm.Changed++
+	}
+	r.mu.Unlock()
 	_, err := to.Write(b)
 	return err
 }

@@ -177,10 +177,20 @@ func TestRelayChangesOneByteOfContentInEachPiece(t *testing.T) {
 	r, client := relayed(t, size)
 	r.Change(1)
 	b, err := client.download()
-	if err != nil || len(b) != size || bytes.Count(b, []byte("x")) != size-1 || r.Changed() != 1 {
-		t.Errorf("got %d bytes and %v, %d as they were, and %d changed", len(b), err, bytes.Count(b, []byte("x")), r.Changed())
+	if err != nil || len(b) != size || bytes.Count(b, []byte("x")) != size-1 || r.Harm().Changed != 1 {
+		t.Errorf("got %d bytes and %v, %d as they were, and %d changed", len(b), err, bytes.Count(b, []byte("x")), r.Harm().Changed)
 	}
 	if b, err = client.download(); err != nil || bytes.Count(b, []byte("x")) != size {
 		t.Errorf("the next has %d bytes as they were, and %v", bytes.Count(b, []byte("x")), err)
+	}
+}
+
+func TestRelayChangesTheBodyOfASmallAnswerAndNotItsHeader(t *testing.T) {
+	const size = 100
+	r, client := relayed(t, size)
+	r.ChangeSmall(1)
+	b, err := client.download()
+	if err != nil || len(b) != size || bytes.Count(b, []byte("x")) != size-1 || r.Harm().Changed != 1 {
+		t.Errorf("got %d bytes and %v, %d as they were, and %d changed", len(b), err, bytes.Count(b, []byte("x")), r.Harm().Changed)
 	}
 }

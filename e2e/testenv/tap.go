@@ -53,12 +53,12 @@ func (r TapRequest) String() string {
 // with the test.
 func StartTap(t testing.TB, target string) *Tap {
 	t.Helper()
-	return startTap(t, target, "")
+	return startTap(t, Place{}, target, "")
 }
 
-// startTap starts a tap that says which client it forwards for, unless that is
-// empty.
-func startTap(t testing.TB, target, client string) *Tap {
+// startTap starts a tap that processes at a place can reach. It says which client it
+// forwards for, unless that is empty.
+func startTap(t testing.TB, at Place, target, client string) *Tap {
 	t.Helper()
 	to, err := url.Parse(target)
 	if err != nil {
@@ -90,7 +90,7 @@ func startTap(t testing.TB, target, client string) *Tap {
 	}))
 	server.Config.ErrorLog = proxy.ErrorLog
 	t.Cleanup(server.Close)
-	tap.Relay = StartRelay(t, server.Listener.Addr().String())
+	tap.Relay = StartRelayFor(t, at, server.Listener.Addr().String())
 	return tap
 }
 

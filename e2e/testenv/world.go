@@ -26,9 +26,13 @@ type WorldConfig struct {
 	Origin OriginConfig
 	// Node says what the node of a region has besides the usual.
 	Node func(region string) NodeConfig
-	// WayToOrigin is by which base URL the node of a region reaches the origin at
-	// url. Nil means that one.
+	// WayToOrigin is by which base URL the node of a region, or "router", reaches the
+	// origin at url. Nil means that one.
 	WayToOrigin func(region, url string) string
+	// RouterPlace is where on a network the router is, and RouterEnv is added to its
+	// environment.
+	RouterPlace Place
+	RouterEnv   []string
 	// Binary is run in place of one that is built.
 	Binary string
 	// Mirrors are more mirrors of the router.
@@ -102,9 +106,11 @@ func StartWorld(t testing.TB, config WorldConfig) *World {
 	w.Origin = StartOrigin(t, origin)
 	for i := range w.Regions {
 		w.Regions[i].Node = StartNode(t, w.node(w.Regions[i].Name))
-		w.Regions[i].Door = StartTap(t, w.Regions[i].Node.URL())
+		w.Regions[i].Door = startTap(t, config.RouterPlace, w.Regions[i].Node.URL(), "")
 	}
-	w.Router = StartRouter(t, w.router())
+	w.Router = StartRouter(t, RouterConfig{
+		Section: w.router(), Binary: config.Binary, Race: config.Race, Env: config.RouterEnv, Place: config.RouterPlace,
+	})
 	return w
 }
 
@@ -115,10 +121,7 @@ func (w *World) node(region string) NodeConfig {
 	if w.config.Node != nil {
 		node = w.config.Node(region)
 	}
-	origin := w.Origin.URL()
-	if w.config.WayToOrigin != nil {
-		origin = w.config.WayToOrigin(region, origin)
-	}
+	origin := w.originFor(region)
 	upstream := func(name string) map[string]any {
 		return map[string]any{"urls": []string{origin}, "ledger": w.ledger(origin, name)}
 	}
@@ -133,6 +136,14 @@ func (w *World) node(region string) NodeConfig {
 	maps.Copy(extra, node.Extra)
 	node.Extra, node.Race, node.Binary = extra, w.config.Race, w.config.Binary
 	return node
+}
+
+// originFor is the base URL by which somebody reaches the origin.
+func (w *World) originFor(who string) string {
+	if w.config.WayToOrigin == nil {
+		return w.Origin.URL()
+	}
+	return w.config.WayToOrigin(who, w.Origin.URL())
 }
 
 // ledger is that of the origin at a base URL, where an upstream has a name.
@@ -159,11 +170,12 @@ func (w *World) router() map[string]any {
 	if w.config.Mirrors != nil {
 		mirrors = append(mirrors, w.config.Mirrors(w)...)
 	}
+	origin := w.originFor("router")
 	section := map[string]any{
 		"trusted_proxies":  []string{"127.0.0.0/8"},
 		"default_upstream": WorldImages, "default_files": WorldFiles,
-		"upstreams": map[string]any{WorldImages: map[string]any{"ledger": w.ledger(w.Origin.URL(), w.Origin.Host())}},
-		"files":     map[string]any{WorldFiles: map[string]any{"ledger": w.ledger(w.Origin.URL(), w.Origin.URL())}},
+		"upstreams": map[string]any{WorldImages: map[string]any{"ledger": w.ledger(origin, w.Origin.Host())}},
+		"files":     map[string]any{WorldFiles: map[string]any{"ledger": w.ledger(origin, w.Origin.URL())}},
 		"geo":       map[string]any{"prefixes": prefixes},
 		"probes":    map[string]any{"interval": "1s"},
 		"mirrors":   mirrors,
@@ -250,5 +262,5 @@ func (w *World) Rollback(entries int) {
 // come from an address.
 func (w *World) Forwarder(client string) *Tap {
 	w.t.Helper()
-	return startTap(w.t, w.Router.URL(), client)
+	return startTap(w.t, Place{}, w.Router.URL(), client)
 }

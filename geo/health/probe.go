@@ -116,7 +116,9 @@ func (p *Prober) reach(ctx context.Context, m *choice.Mirror, secure bool) error
 	return nil
 }
 
-// compare fetches a random range and compares it with our own.
+// compare fetches a random range and compares it with our own. A node may send bytes
+// of a blob that is still on its way to it before they can be verified, and never a
+// whole one: it is not called dishonest for a range that is right once the whole was.
 func (p *Prober) compare(ctx context.Context, m *choice.Mirror, secure bool, s *Sample) error {
 	location := m.Location(secure, &s.Target)
 	if location == "" {
@@ -128,7 +130,31 @@ func (p *Prober) compare(ctx context.Context, m *choice.Mirror, secure bool, s *
 	if err != nil {
 		return p.reach(ctx, m, secure) // it is ours that is not there
 	}
-	resp, err := p.send(ctx, m, http.MethodGet, location, fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
+	err = p.compareRange(ctx, m, location, s, offset, want)
+	if _, wrong := errors.AsType[wrongError](err); !wrong || length == s.Size {
+		return err
+	}
+	whole, readErr := s.Read(ctx, 0, s.Size)
+	if readErr != nil {
+		return errors.New(err.Error()) // whether it is dishonest cannot be told
+	}
+	if err := p.compareRange(ctx, m, location, s, 0, whole); err != nil {
+		return err
+	}
+	if err := p.compareRange(ctx, m, location, s, offset, want); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s, and are when they are asked for again", err.Error())
+}
+
+// compareRange fetches what should be our own bytes from an offset on. Errors:
+// wrongError, absentError.
+func (p *Prober) compareRange(ctx context.Context, m *choice.Mirror, location string, s *Sample, offset int64, want []byte) error {
+	length, ranges := int64(len(want)), ""
+	if length < s.Size {
+		ranges = fmt.Sprintf("bytes=%d-%d", offset, offset+length-1)
+	}
+	resp, err := p.send(ctx, m, http.MethodGet, location, ranges)
 	if err != nil {
 		return err
 	}

@@ -260,6 +260,57 @@ func TestQuarantinesAndLiftsAtOnceLoseNothing(t *testing.T) {
 	}
 }
 
+// A node sends ranges of a blob that is on its way to it, which it cannot verify yet;
+// asked for the whole, it breaks off or sends what is right.
+func TestARangeThatWasNotVerifiedYetIsNoReasonForAQuarantine(t *testing.T) {
+	blob := content()
+	wrong := bytes.Clone(blob)
+	for i := range wrong {
+		wrong[i] ^= 1
+	}
+	for name, row := range map[string]struct {
+		range1, whole, range2 []byte // that it sends; nil is a transfer that breaks
+		quarantined           bool
+	}{
+		"the whole is right":                {wrong, blob, blob, false},
+		"the whole breaks off":              {wrong, nil, blob, false},
+		"all is wrong":                      {wrong, wrong, wrong, true},
+		"ranges are wrong, the whole never": {wrong, blob, wrong, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0 // in ranges
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body := row.whole
+				if r.Header.Get("Range") != "" {
+					body = [][]byte{row.range1, row.range2}[asked%2]
+					asked++
+				}
+				if !strings.Contains(r.URL.Path, "/blobs/") {
+					goodMirror(blob)(w, r)
+					return
+				}
+				if body == nil {
+					asked = 0
+					w.Header().Set("Content-Length", fmt.Sprint(len(blob)))
+					_, _ = w.Write(wrong[:len(wrong)/2])
+					return
+				}
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+			}))
+			defer srv.Close()
+			list := listOf(t, srv.URL)
+			p := newProber(t, Config{List: list, Samples: samples(blob)})
+			for range 2 {
+				p.ProbeNow(t.Context(), list.Mirror(0))
+			}
+			s := p.Status()[0]
+			if (s.Quarantined != "") != row.quarantined || s.Failures != 2 {
+				t.Errorf("quarantined %q after %d failures: %s", s.Quarantined, s.Failures, s.Reason)
+			}
+		})
+	}
+}
+
 func TestAQuarantineThatCannotBeWrittenHoldsAllTheSame(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "missing", "quarantine.json")
 	p := newProber(t, Config{List: listOf(t, "https://a.example.org"), QuarantineFile: file})

@@ -79,6 +79,7 @@ type Sampler struct {
 	configured map[digest.Digest]*contentSample
 	promoted   []*contentSample
 	names      []nameSample
+	hungry     bool // the last choice brought no content
 }
 
 // contentSample is content, with the name by which it was promoted; nil of what is
@@ -145,11 +146,11 @@ func (s *Sampler) Run(ctx context.Context) {
 	}
 }
 
-// lacking says whether there is nothing of what was promoted.
+// lacking says whether nothing could be had of what was promoted.
 func (s *Sampler) lacking() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.cfg.Promoted) > 0 && len(s.promoted) == 0
+	return len(s.cfg.Promoted) > 0 && (s.hungry || len(s.promoted) == 0)
 }
 
 // renew fetches what is configured and not there yet, and a new choice of what was
@@ -179,7 +180,12 @@ func (s *Sampler) renew(ctx context.Context) error {
 	}
 	promoted, names := s.choose(ctx, origin)
 	s.mu.Lock()
-	s.promoted, s.names = promoted, names
+	// What was chosen before is compared on while the origin cannot be reached: else
+	// a mirror could be dishonest for as long.
+	if s.hungry = len(promoted) == 0; !s.hungry {
+		s.promoted = promoted
+	}
+	s.names = names
 	s.mu.Unlock()
 	return errors.Join(failed...)
 }

@@ -191,6 +191,27 @@ func TestWhatWasPromotedIsASampleOnlyWhileItIsRightEverywhere(t *testing.T) {
 	}
 }
 
+func TestWhatMirrorsAreComparedByStaysWhileTheOriginCannotBeReached(t *testing.T) {
+	tool := []byte("a tool")
+	content := map[string][]byte{"/dl/v1/tool": tool}
+	origin := originWith(t, content)
+	state := ledgerWith(t, ledger.Entry{Kind: ledger.File, Name: "v1/tool", Destinations: []string{"https://dl"}, Action: ledger.Set, Digest: digest.FromBytes(tool)})
+	s := NewSampler(SamplerConfig{Origin: origin, Promoted: []Promoted{{
+		Namespace: "dl", Names: []string{"https://dl"}, State: state, Immutable: func(string) bool { return true },
+	}}})
+	for _, there := range []bool{true, false} {
+		if !there {
+			delete(content, "/dl/v1/tool")
+		}
+		if err := s.renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := s.content(origin()); !ok || s.lacking() == there {
+			t.Errorf("with the origin there %t: a sample %t, lacking %t", there, ok, s.lacking())
+		}
+	}
+}
+
 func TestAName(t *testing.T) {
 	d := digest.FromString("image")
 	state := ledgerWith(t, ledger.Entry{
