@@ -226,17 +226,16 @@ func readPage(ctx context.Context, key nameKey, path, query string) (body []byte
 // Only the query is used: the host and path stay those that are configured.
 func nextQuery(links []string) string {
 	for _, header := range links {
-		for link := range strings.SplitSeq(header, ",") {
-			target, params, ok := strings.Cut(link, ">")
-			start := strings.IndexByte(target, '<')
-			if !ok || start < 0 || !isNext(params) {
+		// A link is <target>; params, and a target may have commas in it.
+		for _, rest, more := strings.Cut(header, "<"); more; {
+			var target, params string
+			target, rest, _ = strings.Cut(rest, ">")
+			params, rest, more = strings.Cut(rest, "<")
+			u, err := url.Parse(target)
+			if err != nil || !isNext(strings.TrimRight(params, ", \t")) {
 				continue
 			}
-			u, err := url.Parse(target[start+1:])
-			if err != nil {
-				continue
-			}
-			return u.RawQuery
+			return strings.ReplaceAll(u.RawQuery, " ", "%20") // which is no link, and would be no request
 		}
 	}
 	return ""

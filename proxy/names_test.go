@@ -393,6 +393,23 @@ func TestUpstreamIsChosenByNamespaceThenPathThenHostThenDefault(t *testing.T) {
 	}
 }
 
+func TestNextQueryOfALinkHeader(t *testing.T) {
+	for link, want := range map[string]string{
+		`</v2/app/tags/list?n=2&last=b>; rel="next"`:                     "n=2&last=b",
+		`<https://other/?y>; rel=next`:                                   "y",
+		`</v2/app/tags/list?after=a,b>; rel="next"`:                      "after=a,b",
+		`</first?p=1>; rel="first", </v2/app/tags/list?p=3>;rel=next`:    "p=3",
+		`</v2/app/tags/list?p=3>; rel="next", </first?p=1>; rel="first"`: "p=3",
+		`</v2/app/tags/list?last=a b>; rel="next"`:                       "last=a%20b",
+		`</v2/app/tags/list?p=3>; rel="prev"`:                            "",
+		`</v2/app/tags/list?p=3; rel="next"`:                             "",
+	} {
+		if got := nextQuery([]string{link}); got != want {
+			t.Errorf("%s: %q, want %q", link, got, want)
+		}
+	}
+}
+
 func FuzzNextQueryOfALinkHeader(f *testing.F) {
 	f.Add(`</v2/app/tags/list?n=2&last=b>; rel="next"`)
 	f.Add(`<http://elsewhere/x?y>;rel=next, <a>; rel=prev`)

@@ -140,7 +140,7 @@ func (w *world) lie(event) (func(), bool) {
 	go func() {
 		for start := time.Now(); time.Since(start) < caughtWithin; {
 			if w.isQuarantined() {
-				w.tally.most(caughtAfter, int64(time.Since(start).Milliseconds()))
+				w.tally.most(caughtAfter, time.Since(start).Milliseconds())
 				caught <- true
 				return
 			}
