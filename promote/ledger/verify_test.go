@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -272,4 +273,35 @@ func TestS3IsFoundByTheEnvironment(t *testing.T) {
 			t.Errorf("AWS_ENDPOINT_URL=%s: %+v, %v, want %s", endpoint, cfg, err, want)
 		}
 	}
+}
+
+// FuzzServedLog replaces an object of a log, as who serves it to others can: it is the
+// log that was signed, or it is refused.
+func FuzzServedLog(f *testing.F) {
+	key := testKey(f)
+	signed := newMemory()
+	l := openLog(f, signed, key)
+	mustAppend(f, l, namesFrom(0, 300)...)
+	root, paths := l.Checkpoint(), slices.Sorted(maps.Keys(signed.objects))
+	for i, path := range paths {
+		object := signed.objects[path]
+		f.Add(i, object)
+		f.Add(i, object[:len(object)/2])
+		f.Add(i, append(bytes.Clone(object), object...))
+	}
+	f.Fuzz(func(t *testing.T, at int, object []byte) {
+		path := paths[uint(at)%uint(len(paths))]
+		served := signed.copy()
+		served.objects[path] = object
+		isSame := bytes.Equal(object, signed.objects[path])
+		if report, err := Verify(t.Context(), served, Config{Key: key}); err == nil && (report.Checkpoint.Size != root.Size || report.Checkpoint.Hash != root.Hash) {
+			t.Errorf("%s replaced by %d bytes is a log: %+v", path, len(object), report)
+		} else if isSame && err != nil {
+			t.Errorf("the log itself: %v", err)
+		}
+		follower := newFollower(t, FollowerConfig{Source: served, Key: Key{Verifier: key.Verifier}})
+		if err := follower.Poll(t.Context()); err == nil && follower.Status().Checkpoint.Hash != root.Hash {
+			t.Errorf("%s replaced by %d bytes is followed: %+v", path, len(object), follower.Status())
+		}
+	})
 }
