@@ -49,7 +49,7 @@ func allFaults(w *world) []fault {
 		{"partition from S3", "what passes between a node and its bucket vanishes, both ways", "packets", []string{"eu-bucket"}, 6 * time.Second, (*world).partition},
 		{"partition from the router", "what passes between the router and a node vanishes, both ways", "packets", []string{"us-door", "eu-door", "jp-door"}, 6 * time.Second, (*world).partition},
 		{"wrong bytes from upstream", "bytes of content change between a source and a node", "bytes", ways, 4 * time.Second, (*world).change},
-		{"wrong bytes in small answers", "a digit or letter changes in manifests, ledgers and records on their way", "bytes", small, 4 * time.Second, (*world).changeSmall},
+		{"wrong bytes in small answers", "a digit or letter changes in manifests, ledgers and records on their way", "bytes", small, 8 * time.Second, (*world).changeSmall},
 		{"rot", "a byte of a stored blob changes on the disk of a node", "files", nodes, 0, (*world).rot},
 		{"truncated", "a stored blob loses its end on the disk of a node", "files", nodes, 0, (*world).truncate},
 		{"removed", "a stored blob is removed behind a node's back", "files", nodes, 0, (*world).remove},

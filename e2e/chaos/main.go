@@ -143,7 +143,7 @@ func run(t testing.TB, o options) outcome {
 	got.before = w.usages()
 
 	l := w.startLoad(o)
-	w.play(plan, got.faults)
+	w.play(plan, got.faults, o.length)
 	if t.Context().Err() != nil { // interrupted
 		l.stop()
 		return got

@@ -8,46 +8,81 @@ import (
 	"time"
 )
 
-// undoing is the end of a fault that lasts.
-type undoing struct {
+// later is something that the player does at its time: the end of a fault, or another
+// try of one.
+type later struct {
 	at time.Time
 	do func()
 }
 
+// player does what a plan says.
+type player struct {
+	w       *world
+	faults  []fault
+	start   time.Time
+	end     time.Time // after which nothing is begun
+	pending []later
+}
+
+// tryAgain is after how long a fault is tried again that cannot be done now, such as to
+// a process that is down already.
+const tryAgain = time.Second
+
 // play does what the plan says, and returns when the last fault is over.
-func (w *world) play(plan []event, faults []fault) {
+func (w *world) play(plan []event, faults []fault, length time.Duration) {
 	start := time.Now()
-	var pending []undoing
-	undoUntil := func(t time.Time) {
-		for len(pending) > 0 && !pending[0].at.After(t) && w.t.Context().Err() == nil {
-			u := pending[0]
-			pending = pending[1:]
-			_ = sleep(w.t.Context(), time.Until(u.at))
-			u.do()
-		}
-		_ = sleep(w.t.Context(), time.Until(t))
-	}
+	p := &player{w: w, faults: faults, start: start, end: start.Add(length)}
 	for _, e := range plan {
-		undoUntil(start.Add(e.at))
+		p.until(start.Add(e.at))
 		if w.t.Context().Err() != nil {
 			return
 		}
-		f := faults[slices.IndexFunc(faults, func(f fault) bool { return f.name == e.fault })]
-		undo, ok := f.inject(w, e)
-		if !ok {
-			w.tally.add("skipped: "+e.fault, 1)
-			continue
-		}
-		w.tally.add("fault: "+e.fault, 1)
-		w.t.Logf("%6.1fs %s at %s", e.at.Seconds(), e.fault, e.target)
-		if undo != nil {
-			pending = append(pending, undoing{start.Add(e.at + e.lasts), undo})
-			slices.SortStableFunc(pending, func(a, b undoing) int { return a.at.Compare(b.at) })
-		}
+		p.inject(e)
 	}
-	if len(pending) > 0 {
-		undoUntil(pending[len(pending)-1].at)
+	for len(p.pending) > 0 && w.t.Context().Err() == nil {
+		p.until(p.pending[0].at)
 	}
+}
+
+// until does what is due until a time, and then it is that time.
+func (p *player) until(t time.Time) {
+	for len(p.pending) > 0 && !p.pending[0].at.After(t) && p.w.t.Context().Err() == nil {
+		next := p.pending[0]
+		p.pending = p.pending[1:]
+		_ = sleep(p.w.t.Context(), time.Until(next.at))
+		next.do()
+	}
+	_ = sleep(p.w.t.Context(), time.Until(t))
+}
+
+func (p *player) at(t time.Time, do func()) {
+	p.pending = append(p.pending, later{t, do})
+	slices.SortStableFunc(p.pending, func(a, b later) int { return a.at.Compare(b.at) })
+}
+
+// inject does a fault, and has it end in time.
+func (p *player) inject(e event) {
+	f := p.faults[slices.IndexFunc(p.faults, func(f fault) bool { return f.name == e.fault })]
+	now := time.Now()
+	undo, ok := f.inject(p.w, e)
+	if !ok {
+		if now.Add(tryAgain).Before(p.end) {
+			p.at(now.Add(tryAgain), func() { p.inject(e) })
+		} else {
+			p.w.t.Logf("%6.1fs %s at %s cannot be done", now.Sub(p.start).Seconds(), e.fault, e.target)
+		}
+		return
+	}
+	p.w.tally.add("fault: "+e.fault, 1)
+	p.w.t.Logf("%6.1fs %s at %s", now.Sub(p.start).Seconds(), e.fault, e.target)
+	if undo == nil {
+		return
+	}
+	over := now.Add(e.lasts)
+	if over.After(p.end) {
+		over = p.end
+	}
+	p.at(over, undo)
 }
 
 // load is the clients, until it is stopped.
