@@ -112,7 +112,7 @@ func TestReportReplacesWhatIsBetweenItsMarks(t *testing.T) {
 // TestPromisesHoldWhileEverythingBreaks is a short run of what `make chaos` does
 // for minutes.
 func TestPromisesHoldWhileEverythingBreaks(t *testing.T) {
-	o := options{seed: 1, length: 36 * time.Second, clients: 6}
+	o := options{seed: 1, length: 26 * time.Second, clients: 6}
 	if !isInside() {
 		if o.noCables = noMachine(t.Context()); o.noCables == "" {
 			if status := inside(t.Context(), "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "5m"); status != 0 {
