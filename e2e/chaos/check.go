@@ -15,6 +15,7 @@ import (
 
 	"entrepot/e2e/testenv"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -134,12 +135,12 @@ func (w *world) blobsAreKept() {
 		kept := 0
 		for _, i := range w.catalog.items() {
 			hex := i.hex()
-			if r.Name != "eu" && !stored[r.Name][hex] {
+			if !stored[r.Name][hex] {
 				continue
 			}
 			if ok, why := w.serves(nodeURL(r, i), i); !ok {
 				w.tally.add(lostBlobs, 1)
-				w.t.Errorf("%s lost %s (%s): %s\n%s", r.Name, i.path, hex, why, w.saidOf(r.Name, hex))
+				w.t.Errorf("%s lost %s (%s): %s\n%s; it said:\n%s", r.Name, i.path, hex, why, w.inBucket(hex), w.saidOf(r.Name, hex))
 				continue
 			}
 			kept++
@@ -163,18 +164,51 @@ func (w *world) saidOf(process, what string) string {
 	return strings.Join(lines[max(0, len(lines)-20):], "")
 }
 
-// storedHex are the blobs that lie in a node's directory, and are what they are
-// called: one that the suite has damaged, and that nobody has read since, is not the
-// node's to keep.
+// storedHex are the blobs that a node has to have: what lies in its directory, and, with
+// a bucket, whatever was asked for. What the suite has damaged there, and nobody has
+// read since, is not the node's to keep.
 func (w *world) storedHex(region string) map[string]bool {
 	stored := map[string]bool{}
+	if region == "eu" {
+		for _, i := range w.catalog.items() {
+			hex := i.hex()
+			stored[hex] = !w.damaged[bucketOwner][hex] || w.inBucket(hex) != wrongThere
+		}
+	}
 	for _, path := range storedBlobs(w.dirs[region]) {
 		hex := filepath.Base(filepath.Dir(path))
-		if content, err := os.ReadFile(path); err == nil && digest.FromBytes(content).Encoded() == hex {
+		content, err := os.ReadFile(path)
+		isRight := err == nil && digest.FromBytes(content).Encoded() == hex
+		if isRight || !w.damaged[region][hex] {
 			stored[hex] = true
 		}
 	}
 	return stored
+}
+
+// What the bucket has for a blob.
+const (
+	rightThere  = "it is in the bucket"
+	wrongThere  = "the bucket has other bytes"
+	absentThere = "it is not in the bucket"
+)
+
+func (w *world) inBucket(hex string) string {
+	object, err := w.s3.Client(w.t).GetObject(w.t.Context(), w.bucket, "blobs/sha256/"+hex[:2]+"/"+hex+"/data", minio.GetObjectOptions{})
+	if err != nil {
+		return err.Error()
+	}
+	defer object.Close()
+	content, err := io.ReadAll(object)
+	switch {
+	case minio.ToErrorResponse(err).Code == "NoSuchKey":
+		return absentThere
+	case err != nil:
+		return err.Error()
+	case digest.FromBytes(content).Encoded() != hex:
+		return wrongThere
+	}
+	return rightThere
 }
 
 // awaitUploads waits until the bucket has what the node before it has stored.

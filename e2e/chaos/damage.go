@@ -35,8 +35,20 @@ func (w *world) damage(e event, do func(path string, size int64) error) (func(),
 	}
 	if err == nil {
 		w.bit(e.fault, 1)
+		w.hurt(e.target, filepath.Base(filepath.Dir(path)))
 	}
 	return nil, err == nil
+}
+
+// bucketOwner is whose the bucket is in [world.damaged], which has the nodes too.
+const bucketOwner = "bucket"
+
+// hurt remembers that a blob was damaged.
+func (w *world) hurt(owner, hex string) {
+	if w.damaged[owner] == nil {
+		w.damaged[owner] = map[string]bool{}
+	}
+	w.damaged[owner][hex] = true
 }
 
 func (w *world) rot(e event) (func(), bool) {
@@ -82,6 +94,7 @@ func (w *world) rotBucket(e event) (func(), bool) {
 	_, err := client.PutObject(ctx, w.bucket, o.Key, bytes.NewReader(wrong), o.Size, minio.PutObjectOptions{DisableMultipart: true})
 	if err == nil {
 		w.bit(e.fault, 1)
+		w.hurt(bucketOwner, filepath.Base(filepath.Dir(o.Key)))
 	}
 	return nil, err == nil
 }

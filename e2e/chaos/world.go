@@ -49,9 +49,10 @@ type world struct {
 	forward  map[string]string // by region: base URL of the router, for clients there
 
 	processes map[string]*testenv.Process
-	links     map[string]*testenv.Relay // "eu-origin" is how the node in eu reaches the origin
-	dirs      map[string]string         // of the nodes' stores, by region
-	isDown    map[string]bool           // processes, links, disks and cables that are out of order
+	links     map[string]*testenv.Relay  // "eu-origin" is how the node in eu reaches the origin
+	dirs      map[string]string          // of the nodes' stores, by region
+	isDown    map[string]bool            // processes, links, disks and cables that are out of order
+	damaged   map[string]map[string]bool // hex digests of blobs, by whose store it was
 
 	releases []testenv.Release // each with all of those before
 	next     int               // release to promote
@@ -73,7 +74,7 @@ type world struct {
 func newWorld(t testing.TB, o options, tally *tally) *world {
 	t.Helper()
 	w := &world{
-		t: t, tally: tally, catalog: new(catalog), disks: map[string]string{},
+		t: t, tally: tally, catalog: new(catalog), disks: map[string]string{}, damaged: map[string]map[string]bool{},
 		registry: testenv.StartRegistry(t), s3: testenv.StartMinIO(t), fresh: startFresh(t, o.seed),
 		links: map[string]*testenv.Relay{}, dirs: map[string]string{}, isDown: map[string]bool{}, forward: map[string]string{},
 	}
