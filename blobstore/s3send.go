@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"entrepot/internal/pause"
+
 	"github.com/minio/minio-go/v7"
 )
 
@@ -130,11 +132,7 @@ func (s *S3) send(ctx context.Context, p piece, request func(ctx context.Context
 		if err == nil || ctx.Err() != nil || attempt == sendAttempts || !isTemporary(err) {
 			return err
 		}
-		pause := time.NewTimer(sendBackoff << (attempt - 1))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if pause.For(ctx, sendBackoff<<(attempt-1)) != nil {
 			return ctx.Err()
 		}
 	}

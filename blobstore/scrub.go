@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"entrepot/internal/pause"
 )
 
 // Defaults of ScrubConfig.
@@ -121,27 +123,15 @@ func (s *Scrubber) Run(ctx context.Context) {
 			// A clock that was wrong does not put it off for longer.
 			wait = min(s.every, time.Until(s.state.Started.Add(s.every)))
 		}
-		if !pause(ctx, wait) {
+		if pause.For(ctx, wait) != nil {
 			return
 		}
 		if err := s.Pass(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("scrubbing stopped; it will go on", "after", scrubRetry.String(), "err", err)
-			if !pause(ctx, scrubRetry) {
+			if pause.For(ctx, scrubRetry) != nil {
 				return
 			}
 		}
-	}
-}
-
-// pause waits, and reports false when ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(max(d, 0))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return ctx.Err() == nil
 	}
 }
 

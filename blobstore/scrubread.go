@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"entrepot/internal/pause"
+
 	"golang.org/x/time/rate"
 )
 
@@ -97,7 +99,7 @@ func (r *scrubReader) verifyFile(ctx context.Context, s *sum, file *os.File, siz
 // wait waits until n bytes may be read. The limiter's own Wait fails ahead of
 // the end of a context, which must not be taken for a failure to read.
 func (r *scrubReader) wait(ctx context.Context, n int) error {
-	if !pause(ctx, r.pace.ReserveN(time.Now(), n).Delay()) {
+	if pause.For(ctx, r.pace.ReserveN(time.Now(), n).Delay()) != nil {
 		return ctx.Err()
 	}
 	return nil

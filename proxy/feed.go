@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/internal/pause"
 	"entrepot/registry/admission"
 )
 
@@ -51,13 +52,13 @@ func (f *feed) open(ctx context.Context) error {
 	if f.progress.IsZero() {
 		f.progress = time.Now()
 	}
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, maxPause) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, maxPause) {
 		if f.fruitless > 0 {
 			if time.Since(f.progress) > patience {
 				return f.lastErr
 			}
-			if err := sleep(ctx, min(maxPause, pause<<min(f.fruitless-1, 6))); err != nil {
-				return err
+			if pause.For(ctx, min(maxPause, wait<<min(f.fruitless-1, 6))) != nil {
+				return ctx.Err()
 			}
 		}
 		err := f.ask(ctx)
@@ -71,8 +72,8 @@ func (f *feed) open(ctx context.Context) error {
 		case !f.answered, isFinal(err), time.Since(f.progress) > patience:
 			return err
 		}
-		if err := sleep(ctx, max(pause, min(retryAfter(err), maxPause))); err != nil {
-			return err
+		if pause.For(ctx, max(wait, min(retryAfter(err), maxPause))) != nil {
+			return ctx.Err()
 		}
 	}
 }
@@ -195,15 +196,3 @@ func (f *feed) close() {
 }
 
 var errWrongSize = errors.New("wrong size")
-
-// sleep waits, or returns the context's error.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"entrepot/internal/pause"
 	"entrepot/proxy/upstream"
 )
 
@@ -64,7 +65,7 @@ func fakeNames(t *testing.T, up *fakeUpstream) (*names[string], map[string]strin
 	n.spawn = func(f func(context.Context)) bool { go f(ctx); return true }
 	n.check = func(ctx context.Context, _ nameKey, _ string, _, _ bool) (string, error) {
 		up.checks.Add(1)
-		if err := sleep(ctx, up.delay); err != nil {
+		if err := pause.For(ctx, up.delay); err != nil {
 			return "", err
 		}
 		return up.value, up.err

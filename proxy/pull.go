@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"entrepot/internal/pause"
 	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"
@@ -235,7 +236,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 && !b.source.hurried.Load() {
-		if wait := b.source.pace.ReserveN(time.Now(), n).Delay(); wait > 0 && sleep(b.ctx, wait) != nil {
+		if wait := b.source.pace.ReserveN(time.Now(), n).Delay(); wait > 0 && pause.For(b.ctx, wait) != nil {
 			return n, b.ctx.Err()
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -172,7 +173,7 @@ func (r *remoteStore) resume(ctx context.Context) {
 				}
 			}
 		}
-		if sleep(ctx, time.Minute) != nil {
+		if pause.For(ctx, time.Minute) != nil {
 			return
 		}
 	}
@@ -184,7 +185,7 @@ func (r *remoteStore) upload(ctx context.Context, key string) {
 	if _, err := r.local.Record(ctx, marker); errors.Is(err, blobstore.ErrNotExist) {
 		return // another worker did it
 	}
-	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 		err := r.uploadOnce(ctx, key)
 		if err == nil || errors.Is(err, blobstore.ErrNotExist) { // evicted meanwhile: upstream has it
 			if err := r.local.DeleteRecord(ctx, marker); err != nil {
@@ -196,8 +197,8 @@ func (r *remoteStore) upload(ctx context.Context, key string) {
 			return
 		}
 		r.observe(ctx, err)
-		r.log.Warn("upload to the S3 store failed; will try again", "key", key, "error", err, "pause", pause)
-		if sleep(ctx, pause) != nil {
+		r.log.Warn("upload to the S3 store failed; will try again", "key", key, "error", err, "pause", wait)
+		if pause.For(ctx, wait) != nil {
 			return
 		}
 	}

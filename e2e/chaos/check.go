@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"entrepot/e2e/testenv"
+	"entrepot/internal/pause"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/opencontainers/go-digest"
@@ -38,7 +39,7 @@ func (w *world) recovered() time.Duration {
 					if ok, _ := w.serves(url, i); ok {
 						break
 					}
-					_ = sleep(w.t.Context(), 100*time.Millisecond)
+					_ = pause.For(w.t.Context(), 100*time.Millisecond)
 				}
 				took := int64(time.Since(start))
 				for seen := lastly.Load(); took > seen && !lastly.CompareAndSwap(seen, took); seen = lastly.Load() {
@@ -230,7 +231,7 @@ func (w *world) awaitUploads() {
 // until waits for something that has to become true.
 func (w *world) until(what string, patience time.Duration, done func() bool) bool {
 	for start := time.Now(); !done(); {
-		if time.Since(start) > patience || sleep(w.t.Context(), 100*time.Millisecond) != nil {
+		if time.Since(start) > patience || pause.For(w.t.Context(), 100*time.Millisecond) != nil {
 			w.t.Errorf("after %v it is not so that %s", patience, what)
 			return false
 		}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"entrepot/internal/pause"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -51,7 +53,7 @@ func (r *reader) run(ctx context.Context) {
 		i := r.items(r.random)
 		urls := r.servers(i)
 		r.once(ctx, urls[r.random.IntN(len(urls))], i)
-		_ = sleep(ctx, 20*time.Millisecond) // what is refused is refused at once
+		_ = pause.For(ctx, 20*time.Millisecond) // what is refused is refused at once
 	}
 }
 
@@ -177,12 +179,12 @@ func (r *reader) transfer(ctx context.Context, a ask, watch *time.Timer) (got an
 	}
 	defer response.Body.Close()
 	got.status, got.from = response.StatusCode, response.Request.URL.Host
-	pause := max(10<<10, int64(len(a.item.body)/20))
+	piece := max(10<<10, int64(len(a.item.body)/20))
 	for {
 		watch.Reset(stuckAfter)
 		buffer := make([]byte, 32<<10)
 		if a.slow {
-			buffer = buffer[:min(int64(len(buffer)), pause)]
+			buffer = buffer[:min(int64(len(buffer)), piece)]
 		}
 		n, err := response.Body.Read(buffer)
 		got.body = append(got.body, buffer[:n]...)
@@ -193,7 +195,7 @@ func (r *reader) transfer(ctx context.Context, a ask, watch *time.Timer) (got an
 			err = errLeft
 		}
 		if err == nil && a.slow {
-			err = sleep(ctx, 10*time.Millisecond)
+			err = pause.For(ctx, 10*time.Millisecond)
 		}
 		if err != nil {
 			return got, err
@@ -261,17 +263,5 @@ func (r *reader) head(ctx context.Context, url string, i item) {
 	case response.ContentLength >= 0 && response.ContentLength != int64(len(i.body)), d != "" && d != digest.FromBytes(i.body).String():
 		r.tally.add(wrongBytes, 1)
 		r.t.Errorf("HEAD %s: says %d bytes of %s", url, response.ContentLength, d)
-	}
-}
-
-// sleep waits, or returns the context's error.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

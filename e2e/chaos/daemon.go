@@ -15,6 +15,7 @@ import (
 
 	"entrepot/e2e/internal/harness"
 	"entrepot/e2e/testenv"
+	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -63,7 +64,7 @@ func (d *daemon) run(ctx context.Context, random *rand.Rand) {
 	images := d.w.releases[0].Images
 	for ctx.Err() == nil {
 		d.pull(ctx, d.sources[random.IntN(len(d.sources))], images[random.IntN(len(images))])
-		_ = sleep(ctx, 300*time.Millisecond)
+		_ = pause.For(ctx, 300*time.Millisecond)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"entrepot/e2e/testenv"
+	"entrepot/internal/pause"
 )
 
 // usage is what a process holds.
@@ -91,7 +92,7 @@ func (w *world) backTo(before map[string]usage) map[string]usage {
 		if len(over) == 0 {
 			return now
 		}
-		if time.Since(start) > 2*time.Minute || sleep(w.t.Context(), time.Second) != nil {
+		if time.Since(start) > 2*time.Minute || pause.For(w.t.Context(), time.Second) != nil {
 			for _, name := range over {
 				w.tally.add(leaks, 1)
 				profile, _ := read(w.measured()[name] + "/debug/pprof/goroutine?debug=1")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"entrepot/e2e/testenv"
+	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -144,7 +145,7 @@ func (w *world) lie(event) (func(), bool) {
 				caught <- true
 				return
 			}
-			if sleep(w.t.Context(), 100*time.Millisecond) != nil {
+			if pause.For(w.t.Context(), 100*time.Millisecond) != nil {
 				break
 			}
 		}
@@ -165,12 +166,12 @@ func (w *world) endLies(caught bool) {
 		text, _ := read(w.Router.AdminURL() + "/metrics")
 		w.t.Errorf("a mirror sent wrong bytes for %v and was not quarantined\n%s", caughtWithin, regexp.MustCompile(`(?m)^.*liar.*$`).FindAllString(text, -1))
 	}
-	_ = sleep(w.t.Context(), time.Second) // for who was sent there before
+	_ = pause.For(w.t.Context(), time.Second) // for who was sent there before
 	w.liar.isOut.Store(true)
 	w.liar.compared.Store(false)
 	w.processes["router"].Kill()
 	w.processes["router"].Restart()
-	_ = sleep(w.t.Context(), time.Second) // clients ask it
+	_ = pause.For(w.t.Context(), time.Second) // clients ask it
 	if caught && !w.isQuarantined() {
 		w.tally.add(uncaught, 1)
 		w.t.Errorf("the router was killed, and forgot that a mirror is quarantined")

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"entrepot/internal/pause"
 )
 
 // later is something that the player does at its time: the end of a fault, or another
@@ -49,10 +51,10 @@ func (p *player) until(t time.Time) {
 	for len(p.pending) > 0 && !p.pending[0].at.After(t) && p.w.t.Context().Err() == nil {
 		next := p.pending[0]
 		p.pending = p.pending[1:]
-		_ = sleep(p.w.t.Context(), time.Until(next.at))
+		_ = pause.For(p.w.t.Context(), time.Until(next.at))
 		next.do()
 	}
-	_ = sleep(p.w.t.Context(), time.Until(t))
+	_ = pause.For(p.w.t.Context(), time.Until(t))
 }
 
 func (p *player) at(t time.Time, do func()) {
@@ -139,7 +141,7 @@ func (w *world) urls(i item) []string {
 
 // forgetRequests keeps what the world's taps remember small.
 func (w *world) forgetRequests(ctx context.Context) {
-	for sleep(ctx, 5*time.Second) == nil {
+	for pause.For(ctx, 5*time.Second) == nil {
 		for _, r := range w.Regions {
 			r.Door.Reset()
 		}

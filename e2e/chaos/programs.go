@@ -11,6 +11,7 @@ import (
 
 	"entrepot/e2e/internal/harness"
 	"entrepot/e2e/testenv"
+	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -87,7 +88,7 @@ func (w *world) runPrograms(ctx context.Context, seed uint64) {
 		p, a := w.real[n%len(w.real)], images[random.IntN(len(images))]
 		r := w.Regions[random.IntN(len(w.Regions))]
 		w.pull(ctx, p, w.links[r.Name+"-clients"].Address(), a)
-		_ = sleep(ctx, 300*time.Millisecond)
+		_ = pause.For(ctx, 300*time.Millisecond)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"entrepot/e2e/testenv"
+	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -36,7 +37,7 @@ func (p *pusher) run(ctx context.Context) {
 			p.acked = append(p.acked, items...)
 			p.tally.add(pushes, 1)
 		}
-		_ = sleep(ctx, 500*time.Millisecond)
+		_ = pause.For(ctx, 500*time.Millisecond)
 	}
 }
 

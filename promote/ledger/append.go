@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"entrepot/internal/pause"
+
 	"golang.org/x/sync/errgroup"
 )
 
@@ -51,7 +53,7 @@ func (l *Log) Append(ctx context.Context, decide func(*State) ([]Entry, error)) 
 		}
 		next, objects, err := l.commit(ctx, now, headVersion, entries)
 		if errors.Is(err, ErrConflict) {
-			if err := pause(ctx, rand.N(conflictPause)); err != nil { //nolint:gosec // no secret
+			if err := pause.For(ctx, rand.N(conflictPause)); err != nil { //nolint:gosec // no secret
 				return nil, fmt.Errorf("appending to the ledger: %w", err)
 			}
 			continue
@@ -201,7 +203,7 @@ func (l *Log) replaceCheckpoint(ctx context.Context, version Version, checkpoint
 		case there.Size >= checkpoint.Size:
 			return nil
 		}
-		if err := pause(ctx, rand.N(conflictPause)); err != nil { //nolint:gosec // no secret
+		if err := pause.For(ctx, rand.N(conflictPause)); err != nil { //nolint:gosec // no secret
 			return err
 		}
 	}
@@ -215,16 +217,4 @@ func writeObjects(ctx context.Context, s Storage, objects []object) error {
 		group.Go(func() error { return s.Create(ctx, o.path, o.data) })
 	}
 	return group.Wait()
-}
-
-// pause waits, or returns the error of ctx when that is over first.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"entrepot/internal/pause"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -159,7 +161,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	for {
 		_ = f.Poll(ctx)                                          // told to Polled, Status and the logger
 		jitter := rand.N(f.cfg.Interval/5+1) - f.cfg.Interval/10 //nolint:gosec // no secret
-		if err := pause(ctx, f.cfg.Interval+jitter); err != nil {
+		if err := pause.For(ctx, f.cfg.Interval+jitter); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"entrepot/internal/pause"
+
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/s3utils"
@@ -109,7 +111,7 @@ func (s *S3) Read(ctx context.Context, path string, known Version) ([]byte, Vers
 		data, version, torn, err := s.read(ctx, path, known)
 		if err == nil && torn {
 			if attempt < tornAttempts {
-				err = pause(ctx, tornPause)
+				err = pause.For(ctx, tornPause)
 			} else {
 				err = errors.New("S3 sends the object with the ETag of other content")
 			}
@@ -194,7 +196,7 @@ func (s *S3) create(ctx context.Context, path string, data []byte) error {
 			return nil
 		case errors.Is(readErr, ErrNotExist) && attempt < tornAttempts:
 			// Somebody else is writing it, whose metadata are there already.
-			if err := pause(ctx, tornPause); err != nil {
+			if err := pause.For(ctx, tornPause); err != nil {
 				return err
 			}
 		default:
@@ -246,7 +248,7 @@ func (s *S3) try(ctx context.Context, bytes int, request func(context.Context) e
 		if err == nil || ctx.Err() != nil || attempt == s3Attempts || !isTemporary(err) {
 			return translateS3(err)
 		}
-		if pause(ctx, s3Backoff<<(attempt-1)) != nil {
+		if pause.For(ctx, s3Backoff<<(attempt-1)) != nil {
 			return translateS3(err)
 		}
 	}

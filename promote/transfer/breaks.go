@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+
+	"entrepot/internal/pause"
 )
 
 // minProgress is how many bytes, at least, between two breaks make a source
@@ -33,5 +35,5 @@ func (b *breaks) another(ctx context.Context, cfg *Config, at int64, err error, 
 	if b.inARow >= cfg.Attempts {
 		return failf(ErrUnavailable, "%s at byte %d: %w (%d attempts)", what(), at, err, b.inARow)
 	}
-	return pause(ctx, cfg.backoff(b.inARow))
+	return pause.For(ctx, cfg.backoff(b.inARow))
 }

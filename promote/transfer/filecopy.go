@@ -7,6 +7,8 @@ import (
 	"hash"
 	"io"
 
+	"entrepot/internal/pause"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -98,7 +100,7 @@ func (c *Client) putFile(ctx context.Context, what *FileCopy, info FileInfo) err
 		case !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRateLimited):
 			return writing(err)
 		}
-		if cause := pause(ctx, c.cfg.backoff(failed)); cause != nil {
+		if cause := pause.For(ctx, c.cfg.backoff(failed)); cause != nil {
 			return fmt.Errorf("%w, after: %w", cause, err)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"entrepot/internal/pause"
+
 	"golang.org/x/time/rate"
 )
 
@@ -54,7 +56,7 @@ func (g *gate) enter(ctx context.Context) error {
 				return context.Cause(ctx)
 			}
 		case wait > 0:
-			if err := pause(ctx, wait); err != nil {
+			if err := pause.For(ctx, wait); err != nil {
 				return err
 			}
 		default:
@@ -120,7 +122,7 @@ func (g *gate) pass(ctx context.Context) error {
 		if wait <= 0 {
 			return g.pace(ctx)
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -131,7 +133,7 @@ func (g *gate) pace(ctx context.Context) error {
 		return nil
 	}
 	r := g.rate.Reserve()
-	if err := pause(ctx, r.Delay()); err != nil {
+	if err := pause.For(ctx, r.Delay()); err != nil {
 		r.Cancel()
 		return err
 	}
@@ -177,20 +179,5 @@ func (g *gate) well() {
 	if g.allowed < float64(g.most) {
 		g.allowed = min(float64(g.most), g.allowed+1/g.allowed)
 		g.wake()
-	}
-}
-
-// pause waits, or returns why ctx ended.
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return context.Cause(ctx)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"entrepot/internal/pause"
 )
 
 const (
@@ -60,7 +62,7 @@ func (h *host) retry(ctx context.Context, attempt func() error) error {
 			}
 			h.log.Info("trying again", slog.String("host", h.name), slog.Any("error", err))
 			h.gate.busy(told.RetryAfter, time.Now())
-			if cause := pause(ctx, h.cfg.backoff(failed)); cause != nil {
+			if cause := pause.For(ctx, h.cfg.backoff(failed)); cause != nil {
 				return fmt.Errorf("%w, after: %w", cause, told.Err)
 			}
 		default:

@@ -2,50 +2,20 @@ package mirror
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 
+	"entrepot/proxy/tree"
 	"entrepot/registry"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// maxBelow bounds the manifests and blobs of one image with all that is attached to it.
-const maxBelow = 100_000
-
-// Manifest is what manifests and indexes of all kinds have in common.
-type Manifest struct {
-	Config    *ocispec.Descriptor  `json:"config"`
-	Layers    []ocispec.Descriptor `json:"layers"`
-	Blobs     []ocispec.Descriptor `json:"blobs"`
-	Manifests []ocispec.Descriptor `json:"manifests"`
-	Subject   *ocispec.Descriptor  `json:"subject"`
-}
-
-// ParseManifest reads a manifest; one of another form names nothing.
-func ParseManifest(body []byte) Manifest {
-	var m Manifest
-	if json.Unmarshal(body, &m) != nil {
-		return Manifest{}
-	}
-	return m
-}
-
-// Leaves are the blobs that a manifest names and registries hold. What is said to lie elsewhere is
-// never fetched.
-func (m *Manifest) Leaves() []ocispec.Descriptor {
-	all := append(slices.Clone(m.Layers), m.Blobs...)
-	if m.Config != nil {
-		all = append(all, *m.Config)
-	}
-	return slices.DeleteFunc(all, func(d ocispec.Descriptor) bool { return len(d.URLs) > 0 })
-}
 
 // fetching is one image on its way into the store.
 type fetching struct {
@@ -55,26 +25,24 @@ type fetching struct {
 	tags  []string      // of the repository that begin as cosign's do
 	bytes func(n int64) // told of what was fetched
 
-	below    map[digest.Digest]bool // what is held; whether it is a manifest
+	walker   tree.Walker
 	attached []digest.Digest
 }
 
 // fetchImage brings an image and what is attached to it, and records what is held.
 func (m *Mirror) fetchImage(ctx context.Context, r root, tags *tagLists, bytes func(int64)) error {
-	f := &fetching{Mirror: m, root: r, bytes: bytes, below: map[digest.Digest]bool{}}
-	err := f.tree(ctx, r.digest)
+	f := &fetching{Mirror: m, root: r, bytes: bytes}
+	f.walker = tree.Walker{Visitor: f, Absent: absent}
+	_, err := f.walker.Walk(ctx, r.digest.String())
 	if err == nil {
 		f.tags, err = tags.of(ctx, m, r.upstream, r.repository)
 	}
 	if err == nil {
 		err = f.attachments(ctx)
 	}
+	held := image{Complete: err == nil, Below: slices.Collect(maps.Keys(f.walker.Seen())), Attached: f.attached}
 	if err != nil {
-		f.keepFormer(ctx)
-	}
-	held := image{Complete: err == nil, Attached: f.attached}
-	for d := range f.below {
-		held.Below = append(held.Below, d)
+		f.keepFormer(ctx, &held)
 	}
 	slices.Sort(held.Below)
 	// Also when it was stopped: what is held already is not to be fetched again.
@@ -87,69 +55,40 @@ func (m *Mirror) fetchImage(ctx context.Context, r root, tags *tagLists, bytes f
 // keepFormer counts what was held before as held: an attempt that did not come to
 // its end says nothing of what it did not reach, which may be what nobody else has
 // any more.
-func (f *fetching) keepFormer(ctx context.Context) {
+func (f *fetching) keepFormer(ctx context.Context, held *image) {
 	var before image
 	if f.readRecord(context.WithoutCancel(ctx), f.root.key(), &before) != nil {
 		return // there is none
 	}
 	for _, d := range before.Below {
-		if _, reached := f.below[d]; !reached {
-			f.below[d] = false
+		if _, reached := f.walker.Seen()[d]; !reached {
+			held.Below = append(held.Below, d)
 		}
 	}
 	for _, d := range before.Attached {
-		f.attach(d)
+		if !slices.Contains(held.Attached, d) {
+			held.Attached = append(held.Attached, d)
+		}
 	}
 }
 
-// tree brings a manifest and everything below it.
-func (f *fetching) tree(ctx context.Context, d digest.Digest) error {
-	if f.below[d] {
-		return nil
-	}
-	isNew := f.isNew(ctx, d)
-	if len(f.below) >= maxBelow {
-		return fmt.Errorf("there are more than %d manifests and blobs below it", maxBelow)
-	}
-	got, err := f.cfg.Node.PullManifest(ctx, f.root.upstream, f.root.repository, d.String())
+// Manifest implements [tree.Visitor]: it brings a manifest and holds it.
+func (f *fetching) Manifest(ctx context.Context, reference string) (digest.Digest, []byte, error) {
+	isNew := f.isNew(ctx, digest.Digest(reference))
+	got, err := f.cfg.Node.PullManifest(ctx, f.root.upstream, f.root.repository, reference)
 	if err != nil {
-		return fmt.Errorf("manifest %s: %w", d, err)
+		return "", nil, err
 	}
-	if err := f.hold(d, true, isNew, got.Size); err != nil {
-		return err
-	}
-	m := ParseManifest(got.Body)
-	for _, child := range m.Manifests {
-		if err := f.child(ctx, child); err != nil {
-			return err
-		}
-	}
-	for _, blob := range m.Leaves() {
-		if err := f.blob(ctx, blob); err != nil {
-			return err
-		}
-	}
-	return nil
+	return got.Digest, got.Body, f.hold(got.Digest, isNew, got.Size)
 }
 
-// child brings what an index names: a manifest, or a blob of a build cache.
-func (f *fetching) child(ctx context.Context, d ocispec.Descriptor) error {
-	err := f.tree(ctx, d.Digest)
-	if absent(err) && !strings.Contains(d.MediaType, "manifest") && d.MediaType != ocispec.MediaTypeImageIndex {
-		return f.blob(ctx, d)
-	}
-	return err
-}
-
-func (f *fetching) blob(ctx context.Context, d ocispec.Descriptor) error {
-	if _, held := f.below[d.Digest]; held {
-		return nil
-	}
+// Blob implements [tree.Visitor]: it brings a blob and holds it.
+func (f *fetching) Blob(ctx context.Context, d ocispec.Descriptor) error {
 	isNew := f.isNew(ctx, d.Digest)
 	if err := f.cfg.Node.PullBlob(ctx, f.root.upstream, f.root.repository, d.Digest); err != nil {
-		return fmt.Errorf("blob %s: %w", d.Digest, err)
+		return err
 	}
-	return f.hold(d.Digest, false, isNew, d.Size)
+	return f.hold(d.Digest, isNew, d.Size)
 }
 
 // isNew says whether content has to be fetched.
@@ -158,11 +97,10 @@ func (m *Mirror) isNew(ctx context.Context, d digest.Digest) bool {
 	return err != nil
 }
 
-func (f *fetching) hold(d digest.Digest, manifest, isNew bool, size int64) error {
+func (f *fetching) hold(d digest.Digest, isNew bool, size int64) error {
 	if err := f.cfg.Store.Hold(d); err != nil {
-		return fmt.Errorf("holding %s, which was just fetched: %w", d, err)
+		return fmt.Errorf("holding what was just fetched: %w", err)
 	}
-	f.below[d] = manifest
 	if isNew {
 		f.bytes(size)
 	}
@@ -175,7 +113,7 @@ func (f *fetching) attachments(ctx context.Context) error {
 	asked := map[digest.Digest]bool{}
 	for {
 		var level []digest.Digest
-		for d, isManifest := range f.below {
+		for d, isManifest := range f.walker.Seen() {
 			if isManifest && !asked[d] {
 				level = append(level, d)
 			}
@@ -200,7 +138,7 @@ func (f *fetching) about(ctx context.Context, d digest.Digest) error {
 		return fmt.Errorf("what refers to %s: %w", d, err)
 	}
 	for _, r := range referrers {
-		err := f.tree(ctx, r.Digest)
+		_, err := f.walker.Walk(ctx, r.Digest.String())
 		if absent(err) {
 			continue // listed, and not there
 		}
@@ -221,7 +159,7 @@ func (f *fetching) about(ctx context.Context, d digest.Digest) error {
 		if err != nil {
 			return fmt.Errorf("what is about %s at %s: %w", d, tag, err)
 		}
-		if err := f.tree(ctx, got.Digest); err != nil {
+		if _, err := f.walker.Walk(ctx, got.Digest.String()); err != nil {
 			return err
 		}
 		f.attach(got.Digest)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
+	"entrepot/internal/pause"
 	"entrepot/promote/ledger"
 	"entrepot/proxy"
 
@@ -105,7 +106,7 @@ func (m *Mirror) Run(ctx context.Context) {
 		if m.due() && !m.runOnce(ctx) {
 			wait = m.cfg.Every
 		}
-		if pause(ctx, wait) != nil {
+		if pause.For(ctx, wait) != nil {
 			return
 		}
 	}
@@ -142,16 +143,4 @@ func (m *Mirror) due() bool {
 		}
 	}
 	return m.kept.Rules != rulesID(m.cfg.Rules)
-}
-
-// pause waits, or returns the context's error.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"entrepot/internal/pause"
 	"entrepot/promote/ledger"
 	"entrepot/proxy"
 
@@ -190,7 +191,7 @@ func (s *syncing) run(ctx context.Context) error {
 	for !open && !s.opts.AnyTime {
 		s.progress.Waiting = until
 		s.tell(nil)
-		if err := pause(ctx, max(until.Sub(s.cfg.Now()), time.Second)); err != nil {
+		if err := pause.For(ctx, max(until.Sub(s.cfg.Now()), time.Second)); err != nil {
 			return err
 		}
 		open, until = s.cfg.Windows.At(s.cfg.Now())

@@ -8,9 +8,11 @@ import (
 
 	"entrepot/blobstore"
 	"entrepot/promote/ledger"
+	"entrepot/proxy/tree"
 	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // VerifyConfig says how [Mirror.Verify] works.
@@ -123,62 +125,53 @@ func (v *verifying) root(ctx context.Context, r *root, name string) (right bool,
 		right = false
 		v.found(&Finding{Name: name, Digest: r.digest, Problem: Unknown, Detail: "it was never held completely"})
 	}
-	seen := map[digest.Digest]bool{}
+	parts := &parts{verifying: v, name: name, right: right}
+	walker := tree.Walker{Visitor: parts}
 	for _, d := range append(roots, held.Attached...) {
-		whole, err := v.tree(ctx, d, name, seen)
-		if err != nil {
+		if _, err := walker.Walk(ctx, d.String()); err != nil {
 			return false, err
 		}
-		right = right && whole
 	}
-	return right, nil
+	return parts.right, nil
 }
 
-// tree verifies a manifest and everything below it.
-func (v *verifying) tree(ctx context.Context, d digest.Digest, name string, seen map[digest.Digest]bool) (right bool, err error) {
-	if seen[d] {
-		return true, nil // what is wrong with it was found
+// parts are those of an image that is verified. What is wrong does not end the walk.
+type parts struct {
+	*verifying
+
+	name  string
+	right bool // all of them so far
+}
+
+// Manifest implements [tree.Visitor].
+func (p *parts) Manifest(ctx context.Context, reference string) (digest.Digest, []byte, error) {
+	d := digest.Digest(reference)
+	right, err := p.blob(ctx, d, p.name)
+	if p.right = p.right && right; err != nil || !right {
+		return d, nil, err
 	}
-	seen[d] = true
-	if right, err = v.blob(ctx, d, name); err != nil || !right {
-		return right, err
-	}
-	m, err := v.manifest(ctx, d)
-	if err != nil {
-		return false, err
-	}
-	for _, child := range m.Manifests {
-		whole, err := v.tree(ctx, child.Digest, name, seen)
-		if err != nil {
-			return false, err
-		}
-		right = right && whole
-	}
-	for _, blob := range m.Leaves() {
-		whole, err := v.blob(ctx, blob.Digest, name)
-		if err != nil {
-			return false, err
-		}
-		right = right && whole
-	}
-	return right, nil
+	body, err := p.manifest(ctx, d)
+	return d, body, err
+}
+
+// Blob implements [tree.Visitor].
+func (p *parts) Blob(ctx context.Context, d ocispec.Descriptor) error {
+	right, err := p.blob(ctx, d.Digest, p.name)
+	p.right = p.right && right
+	return err
 }
 
 // manifest reads what was verified; a large blob of a build cache is none.
-func (v *verifying) manifest(ctx context.Context, d digest.Digest) (Manifest, error) {
+func (v *verifying) manifest(ctx context.Context, d digest.Digest) ([]byte, error) {
 	r, info, err := v.cfg.Store.Open(ctx, d, 0, -1)
 	if err != nil {
-		return Manifest{}, err
+		return nil, err
 	}
 	defer r.Close()
 	if info.Size > registry.MaxManifestSize {
-		return Manifest{}, nil
+		return nil, nil
 	}
-	body, err := io.ReadAll(r)
-	if err != nil {
-		return Manifest{}, fmt.Errorf("reading manifest %s: %w", d, err)
-	}
-	return ParseManifest(body), nil
+	return io.ReadAll(r)
 }
 
 // blob verifies one blob, once.

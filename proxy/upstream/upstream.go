@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"entrepot/internal/pause"
 	"entrepot/registry/admission"
 
 	"golang.org/x/time/rate"
@@ -297,7 +298,7 @@ func (u *Upstream) ask(ctx context.Context, req *Request, release func()) (*Resp
 		}
 	}
 	if e := round.worthAnother(); e != nil {
-		if err := pause(ctx, 100*time.Millisecond+time.Duration(u.jitter()*float64(200*time.Millisecond))); err != nil {
+		if err := pause.For(ctx, 100*time.Millisecond+time.Duration(u.jitter()*float64(200*time.Millisecond))); err != nil {
 			return nil, u.gone(ctx, req)
 		}
 		round.takeBack()
@@ -340,15 +341,4 @@ func (u *Upstream) try(ctx context.Context, e *Endpoint, req *Request, release f
 
 func (u *Upstream) gone(ctx context.Context, req *Request) error {
 	return fmt.Errorf("asking %s for %s: %w", u.cfg.Name, req.Path, context.Cause(ctx))
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

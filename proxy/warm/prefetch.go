@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"entrepot/internal/pause"
 	"entrepot/proxy"
 	"entrepot/proxy/mirror"
 
@@ -96,7 +97,7 @@ func (p *Prefetcher) schedule(ctx context.Context, s *Schedule) {
 		start := p.cfg.Now()
 		open, until := s.Windows.At(start)
 		if !open {
-			if wait(ctx, until.Sub(start)) != nil {
+			if pause.For(ctx, until.Sub(start)) != nil {
 				return
 			}
 			continue
@@ -106,7 +107,7 @@ func (p *Prefetcher) schedule(ctx context.Context, s *Schedule) {
 		if err != nil { // its time was over: it goes on in the next window
 			next = until
 		}
-		if wait(ctx, next.Sub(p.cfg.Now())) != nil {
+		if pause.For(ctx, next.Sub(p.cfg.Now())) != nil {
 			return
 		}
 	}
@@ -182,16 +183,4 @@ func (p *Prefetcher) resolve(ctx context.Context, s *Schedule, log *slog.Logger)
 		}
 	}
 	return items, bad
-}
-
-// wait waits, or returns the context's error.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

@@ -10,7 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"entrepot/proxy/mirror"
+	"entrepot/internal/pause"
+	"entrepot/proxy/tree"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -82,9 +83,6 @@ const (
 	defaultJobs     = 8
 	defaultAttempts = 4
 	defaultBackoff  = time.Second
-
-	// maxBelow bounds the manifests and blobs of one image.
-	maxBelow = 100_000
 )
 
 // Run warms all items, and returns when all are done or ctx has ended.
@@ -155,11 +153,12 @@ func (r *run) item(ctx context.Context, item Item) Result {
 			return err
 		})
 	} else {
-		i := &image{run: r, item: &item, seen: map[digest.Digest]bool{}, result: &result}
-		result.Digest, result.Err = i.tree(ctx, item.Reference)
+		i := &image{run: r, item: &item, result: &result}
+		walker := tree.Walker{Visitor: i, Choose: i.wanted, Absent: absent}
+		result.Digest, result.Err = walker.Walk(ctx, item.Reference)
 		i.fetches.Wait()
 		result.Err = errors.Join(result.Err, i.failed)
-		result.Blobs = len(i.seen)
+		result.Blobs = len(walker.Seen())
 	}
 	result.Seconds = time.Since(start).Seconds()
 	return result
@@ -169,7 +168,6 @@ func (r *run) item(ctx context.Context, item Item) Result {
 type image struct {
 	*run
 	item *Item
-	seen map[digest.Digest]bool // manifests and blobs
 
 	fetches sync.WaitGroup
 	mu      sync.Mutex // guards what follows
@@ -177,52 +175,22 @@ type image struct {
 	failed  error // of a blob, the first
 }
 
-// tree brings a manifest and all that it names, but for platforms that are not
-// wanted. Blobs are on their way when it returns.
-func (i *image) tree(ctx context.Context, reference string) (digest.Digest, error) {
+// Manifest implements [tree.Visitor].
+func (i *image) Manifest(ctx context.Context, reference string) (digest.Digest, []byte, error) {
 	var m *Manifest
 	err := i.try(ctx, func() (err error) {
 		m, err = i.cfg.Source.Manifest(ctx, i.item.Upstream, i.item.Repository, reference)
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("manifest %s: %w", reference, err)
+		return "", nil, err
 	}
-	i.seen[m.Digest] = true
-	below := mirror.ParseManifest(m.Body)
-	children, err := i.wanted(below.Manifests)
-	if err != nil {
-		return m.Digest, err
-	}
-	for _, child := range children {
-		switch {
-		case i.seen[child.Digest]:
-		case len(i.seen) >= maxBelow:
-			return m.Digest, fmt.Errorf("there are more than %d manifests and blobs below it", maxBelow)
-		case isBlob(child.MediaType):
-			i.blob(ctx, child)
-		default:
-			if _, err := i.tree(ctx, child.Digest.String()); err != nil {
-				return m.Digest, err
-			}
-		}
-	}
-	for _, blob := range below.Leaves() {
-		if !i.seen[blob.Digest] && len(i.seen) < maxBelow {
-			i.blob(ctx, blob)
-		}
-	}
-	return m.Digest, nil
-}
-
-// isBlob says whether what an index names is no manifest: build caches do that.
-func isBlob(mediaType string) bool {
-	return strings.Contains(mediaType, ".layer.") || strings.Contains(mediaType, ".rootfs.") || strings.Contains(mediaType, ".config.")
+	return m.Digest, m.Body, nil
 }
 
 // wanted are the children of an index that are for a wanted platform, or for none.
 func (i *image) wanted(children []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	if len(i.cfg.Platforms) == 0 || len(children) == 0 {
+	if len(i.cfg.Platforms) == 0 {
 		return children, nil
 	}
 	var wanted []ocispec.Descriptor
@@ -264,11 +232,10 @@ func ParsePlatform(text string) (ocispec.Platform, error) {
 	return p, nil
 }
 
-// blob brings a blob, in a goroutine of its own. One that this run has brought
+// Blob implements [tree.Visitor]: it brings a blob, in a goroutine of its own. One that this run has brought
 // already, or is bringing for another image, is waited for; where that failed, this
 // image's repository may have it.
-func (i *image) blob(ctx context.Context, d ocispec.Descriptor) {
-	i.seen[d.Digest] = true
+func (i *image) Blob(ctx context.Context, d ocispec.Descriptor) error {
 	i.run.mu.Lock()
 	f, mine := i.blobs[d.Digest], false
 	if f == nil {
@@ -299,6 +266,7 @@ func (i *image) blob(ctx context.Context, d ocispec.Descriptor) {
 			i.failed = fmt.Errorf("blob %s: %w", d.Digest, err)
 		}
 	})
+	return nil
 }
 
 // try fetches something when it is its turn, again and again while that may help.
@@ -309,12 +277,8 @@ func (r *run) try(ctx context.Context, fetch func() error) error {
 		if err == nil || ctx.Err() != nil || attempt == r.cfg.Attempts || final(err) {
 			return err
 		}
-		timer := time.NewTimer(backoff)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		if err := pause.For(ctx, backoff); err != nil {
+			return err
 		}
 		backoff *= 2
 	}
@@ -332,10 +296,18 @@ func (r *run) inTurn(ctx context.Context, fetch func() error) error {
 
 // final says whether an error stays however often one asks.
 func final(err error) bool {
+	status := statusOf(err)
+	return status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
+}
+
+// absent says whether there clearly is not what was asked for.
+func absent(err error) bool { return statusOf(err) == http.StatusNotFound }
+
+// statusOf is the status that an error stands for; 0 is none.
+func statusOf(err error) int {
 	var told interface{ StatusCode() int }
 	if !errors.As(err, &told) {
-		return false
+		return 0
 	}
-	status := told.StatusCode()
-	return status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
+	return told.StatusCode()
 }

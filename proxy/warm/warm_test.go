@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"entrepot/internal/pause"
 	"entrepot/proxy/mirror"
 
 	"github.com/opencontainers/go-digest"
@@ -52,7 +53,7 @@ func (f *fake) ask(ctx context.Context, what string) error {
 		defer f.mu.Unlock()
 		f.running--
 	}()
-	if err := wait(ctx, f.delay); err != nil {
+	if err := pause.For(ctx, f.delay); err != nil {
 		return err
 	}
 	switch {

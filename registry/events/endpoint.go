@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"entrepot/internal/pause"
 )
 
 const (
@@ -160,7 +162,7 @@ func (e *endpoint) deliver(ctx context.Context, d *delivery) {
 		if e.failures++; e.failures == 1 {
 			e.log.Warn("an endpoint fails: it is tried again", slog.Any("error", err))
 		}
-		e.pause(ctx, max(e.delay(), answer.retryAfter()))
+		_ = pause.For(ctx, max(e.delay(), answer.retryAfter()))
 	}
 }
 
@@ -185,15 +187,6 @@ func (e *endpoint) refuse(d *delivery, err error) {
 // delay is the time until the next try.
 func (e *endpoint) delay() time.Duration {
 	return e.Backoff >> min(max(e.Threshold-e.failures, 0), 10)
-}
-
-func (e *endpoint) pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // try delivers an event once.
