@@ -217,3 +217,49 @@ func (f *LogFormat) UnmarshalText(text []byte) error {
 	*f = LogFormat(text)
 	return nil
 }
+
+// Decimal is a decimal number.
+type Decimal float64
+
+// UnmarshalText reads a number.
+func (d *Decimal) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || v != v || v > 1e9 || v < -1e9 {
+		return errors.New("is not a number; write one such as 50.1 or -95.9")
+	}
+	*d = Decimal(v)
+	return nil
+}
+
+// String writes a number.
+func (d Decimal) String() string { return strconv.FormatFloat(float64(d), 'f', -1, 64) }
+
+// BitRate is a number of bits a second: 40Gbps, 500Mbps.
+type BitRate int64
+
+// UnmarshalText reads a rate.
+func (b *BitRate) UnmarshalText(text []byte) error {
+	m := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([KMGT])bps$`).FindStringSubmatch(string(text))
+	if m == nil {
+		return errors.New("is not a rate; write Kbps, Mbps, Gbps or Tbps, such as 40Gbps")
+	}
+	n, err := strconv.ParseFloat(m[1], 64)
+	if err != nil || n > 1e6 {
+		return errors.New("is too large for a rate")
+	}
+	*b = BitRate(n * map[string]float64{"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[m[2]])
+	return nil
+}
+
+// String writes a rate in the largest unit that keeps it whole.
+func (b BitRate) String() string {
+	for _, u := range []struct {
+		bits BitRate
+		name string
+	}{{1e12, "Tbps"}, {1e9, "Gbps"}, {1e6, "Mbps"}} {
+		if b >= u.bits && b%u.bits == 0 {
+			return strconv.FormatInt(int64(b/u.bits), 10) + u.name
+		}
+	}
+	return strconv.FormatFloat(float64(b)/1e3, 'f', -1, 64) + "Kbps"
+}
