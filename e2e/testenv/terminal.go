@@ -26,6 +26,7 @@ type Terminal struct {
 	mu    sync.Mutex
 	shown bytes.Buffer
 	more  chan struct{} // has an element when shown has grown
+	over  chan struct{} // closed when nothing is shown any more
 }
 
 // OpenTerminal opens a terminal, which is closed when the test ends.
@@ -47,17 +48,21 @@ func OpenTerminal(t testing.TB) *Terminal {
 	if err != nil {
 		t.Fatalf("opening the program's end of a terminal: %v", err)
 	}
-	terminal := &Terminal{t: t, person: person, program: program, more: make(chan struct{}, 1)}
-	read := make(chan struct{})
+	terminal := &Terminal{t: t, person: person, program: program, more: make(chan struct{}, 1), over: make(chan struct{})}
 	go func() {
-		defer close(read)
+		defer close(terminal.over)
 		terminal.read()
 	}()
-	t.Cleanup(func() {
-		_ = program.Close() // then reading ends with EIO, when no program has it any more
-		<-read
-	})
+	t.Cleanup(func() { terminal.Close() })
 	return terminal
+}
+
+// Close ends the terminal when all programs at it have ended, and returns all that it has
+// shown. Closing what is closed does nothing more.
+func (t *Terminal) Close() (shown string) {
+	_ = t.program.Close() // then reading ends with EIO
+	<-t.over
+	return t.Shown()
 }
 
 func (t *Terminal) read() {
