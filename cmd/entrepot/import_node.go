@@ -12,9 +12,11 @@ import (
 	"entrepot/promote/bundle"
 	"entrepot/promote/ledger"
 	"entrepot/proxy/mirror"
+	"entrepot/proxy/tree"
 	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 )
@@ -207,6 +209,8 @@ type bringing struct {
 	from *bundle.Reader
 	to   *blobstore.Dir
 	done map[digest.Digest]bool
+
+	manifests []digest.Digest // of the image that is brought, each before what it names
 }
 
 // bring puts the content that names lead to into a store, verified, where it stays. What
@@ -226,13 +230,13 @@ func (i *importing) bring(ctx context.Context, stderr io.Writer, r *bundle.Reade
 			i.step()
 		}
 		name := &names[at]
-		bring := b.manifest
+		bring := b.image
 		if name.Kind == ledger.File {
 			bring = b.blob
 		}
 		err := bring(ctx, name.Digest)
 		for _, a := range attached[name.Digest] {
-			err = errors.Join(err, b.manifest(ctx, a.Descriptor.Digest))
+			err = errors.Join(err, b.image(ctx, a.Descriptor.Digest))
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -246,36 +250,43 @@ func (i *importing) bring(ctx context.Context, stderr io.Writer, r *bundle.Reade
 	return errors.Join(failed...)
 }
 
-// manifest brings what may be a manifest, and what that names before it. What is not in
-// the bundle is missed by who asks for it.
-func (b *bringing) manifest(ctx context.Context, d digest.Digest) error {
-	section, ok := b.from.Content(d)
-	if !ok || b.done[d] {
-		return nil
-	}
-	if section.Size() > registry.MaxManifestSize {
-		return b.blob(ctx, d)
-	}
-	b.done[d] = true // before what is below: who wrote the bundle may have it go in a circle
-	body, err := io.ReadAll(section)
-	if err != nil {
+// image brings a manifest, and what that names before it.
+func (b *bringing) image(ctx context.Context, d digest.Digest) error {
+	b.manifests = nil
+	walker := tree.Walker{Visitor: b}
+	if _, err := walker.Walk(ctx, d.String()); err != nil {
 		return err
 	}
-	if d.Algorithm().FromBytes(body) != d {
-		return wrongBytes(d)
-	}
-	m := mirror.ParseManifest(body)
-	for _, child := range m.Manifests {
-		if err := b.manifest(ctx, child.Digest); err != nil {
+	for _, d := range slices.Backward(b.manifests) {
+		if err := b.blob(ctx, d); err != nil {
 			return err
 		}
 	}
-	for _, leaf := range m.Leaves() {
-		if err := b.blob(ctx, leaf.Digest); err != nil {
-			return err
-		}
+	return nil
+}
+
+// Manifest implements [tree.Visitor]. What is not in the bundle is missed by who asks for
+// it, and what is too large is none.
+func (b *bringing) Manifest(_ context.Context, reference string) (digest.Digest, []byte, error) {
+	d := digest.Digest(reference)
+	section, ok := b.from.Content(d)
+	if !ok || b.done[d] {
+		return d, nil, nil
 	}
-	return b.put(ctx, d, section)
+	b.manifests = append(b.manifests, d)
+	if section.Size() > registry.MaxManifestSize {
+		return d, nil, nil
+	}
+	body, err := io.ReadAll(section)
+	if err == nil && d.Algorithm().FromBytes(body) != d {
+		err = wrongBytes(d)
+	}
+	return d, body, err
+}
+
+// Blob implements [tree.Visitor].
+func (b *bringing) Blob(ctx context.Context, blob ocispec.Descriptor) error {
+	return b.blob(ctx, blob.Digest)
 }
 
 func (b *bringing) blob(ctx context.Context, d digest.Digest) error {
@@ -283,8 +294,11 @@ func (b *bringing) blob(ctx context.Context, d digest.Digest) error {
 	if !ok || b.done[d] {
 		return nil
 	}
+	if err := b.put(ctx, d, section); err != nil {
+		return err
+	}
 	b.done[d] = true
-	return b.put(ctx, d, section)
+	return nil
 }
 
 // put stores content, and has it stay.

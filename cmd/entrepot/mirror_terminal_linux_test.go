@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -188,7 +187,7 @@ func TestMirrorVerifyTellsOnATerminalWhatIsWrongAboveItsLine(t *testing.T) {
 	}
 	screen, status := atTerminal(t, here("mirror", "verify"), "", "")
 	finding := clearLine + "dl.test/release/one: corrupt " + string(d)
-	if status != exitFailed || !strings.Contains(screen, finding) || !bytes.HasSuffix([]byte(screen), []byte("1 of 2 names are right, 3 B in 1 blobs; 1 things are not as the ledger says\r\n")) {
+	if status != exitFailed || !strings.Contains(screen, finding) || !strings.HasSuffix(screen, "1 of 2 names are right, 3 B in 1 blobs; 1 things are not as the ledger says\r\n") {
 		t.Errorf("status %d, want the finding %q in\n%q", status, finding, screen)
 	}
 }
