@@ -47,7 +47,7 @@ func markdown(all []outcome) string {
 	row("seconds from the last fault until every name was served (at most 10)", func(o outcome) string { return fmt.Sprintf("%.1f", o.recovered.Seconds()) })
 	count(complete, complete)
 	row("GB in them", func(o outcome) string { return fmt.Sprintf("%.1f", float64(o.counts[completeBytes])/1e9) })
-	for _, name := range []string{heads, earlyEnds, broken, refused, unverified, mended, lied, caughtAfter, pulls, pullsBad, pushes, promotions, killed, changed, rotten, evicted} {
+	for _, name := range []string{heads, earlyEnds, broken, refused, unverified, mended, lied, caughtAfter, pulls, pullsBad, pushes, promotions, killed, changed, rotten, evicted, evictedEarly} {
 		count(name, name)
 	}
 	for _, name := range []string{held, heldRouted, heldBad} {

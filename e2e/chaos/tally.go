@@ -70,6 +70,7 @@ const (
 	pushes        = "pushes to the origin that it acknowledged"
 	promotions    = "promotions that ended well"
 	changed       = "bytes of content changed on their way to a node"
+	evictedEarly  = "blobs that left the directory before a bucket, and were only in memory or upstream then"
 	evicted       = "blobs evicted by nodes"
 	rotten        = "blobs found to be wrong on a node's disk, put aside and fetched again"
 	killed        = "promotions killed or failed, and made good by the next"
