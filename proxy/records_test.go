@@ -1,51 +1,117 @@
 package proxy
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
+	"time"
+
+	"entrepot/promote/ledger"
+	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// A disk or a bucket gives back anything for a record, and upstream has nothing: it
-// is an answer that a client can do something with, or an error.
-func TestNoRecordOfAStoreIsAnAnswerThatIsNone(t *testing.T) {
-	d := string(digest.FromString("x"))
-	empty := httptest.NewServer(http.NotFoundHandler())
-	t.Cleanup(empty.Close)
-	n := startNode(t, t.TempDir(), []string{empty.URL})
-	for i, text := range []string{
-		`{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + d + `","size":1,"checked":"2026-11-23T12:00:00Z"}`,
-		`{"mediaType":"a\r\nb","digest":"` + d + `","size":1,"checked":"9999-11-23T12:00:00Z"}`,
-		`{"items":["v1","","../v2"],"checked":"2026-11-23T12:00:00Z"}`,
-		`{"items":[{"mediaType":"a","digest":"` + d + `","size":-1,"annotations":{"":""}}],"checked":"2026-11-23T12:00:00Z"}`,
-		`{"size":1,"since":"2026-11-23T12:00:00Z"}`, `{`, `[]`, `null`, ``,
-	} {
-		repo := fmt.Sprint("app", i) // that nothing is remembered of
-		in := "/docker.io/" + repo + "/"
-		for record, path := range map[string]string{
-			tagRecords + in + "v1":    "manifests/v1",
-			manifestRecords + in + d:  "manifests/" + d,
-			listRecords + in + "tags": "tags/list",
-			referrerRecords + in + d:  "referrers/" + d,
-			holderRecords + in + d:    "blobs/" + d,
-		} {
-			if err := n.dir.PutRecord(t.Context(), record, []byte(text)); err != nil {
-				t.Fatal(err)
-			}
-			switch g := n.get(t, "/v2/"+repo+"/"+path); {
-			case g.err != nil, g.status != 200 && g.status < 400:
-				t.Errorf("%s: %q as its record gives %d, %v", path, text, g.status, g.err)
-			case g.status == 200 && !json.Valid(g.body), g.status == 200 && strings.HasPrefix(path, "blobs/"):
-				t.Errorf("%s: %q as its record gives %q", path, text, g.body)
-			}
-			if h := n.head(t, "/v2/"+repo+"/"+path); h.err != nil {
-				t.Errorf("HEAD %s: %q as its record gives %v", path, text, h.err)
-			}
+func TestInventedQueriesPushNoOtherNameOutAndHaveABound(t *testing.T) {
+	up := newFileServer(t)
+	f := up.file("/a", 1000, 1)
+	dir := t.TempDir()
+	few := func(c *Config) { c.MaxNames = 50 }
+	n := startFiles(t, dir, []string{up.URL}, few)
+	n.get(t, "/up/a").wantBytes(t, http.StatusOK, f.body)
+	n.settled(t, "a")
+	for i := range 120 {
+		n.get(t, fmt.Sprintf("/up/a?invented=%d", i)).wantBytes(t, http.StatusOK, f.body)
+	}
+	var queries *keptRecords
+	for _, r := range n.keeper.kinds {
+		if r.kind == queryRecords {
+			queries = r
 		}
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C { // records are written behind the requests
+		n.trim(t.Context(), queries)
+		if count := queries.count.Load(); count > 0 && count <= 50 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d records of names with queries are kept, and 50 may be", queries.count.Load())
+		}
+	}
+	n.close()
+
+	up.Close()
+	n = startFiles(t, dir, []string{up.URL}, few)
+	n.get(t, "/up/a").wantBytes(t, http.StatusOK, f.body)
+}
+
+func TestWhatRepositoriesHoldHasABoundWhereUpstreamCanBeAskedAgain(t *testing.T) {
+	s := newScript(t)
+	for _, offline := range []bool{false, true} {
+		n := startNode(t, t.TempDir(), []string{s.URL}, func(c *Config) {
+			c.MaxNames, c.Upstreams[0].Private, c.Upstreams[0].Offline = 10, true, offline
+		})
+		up := n.upstreams["docker.io"]
+		for i := range 40 {
+			n.holders.learn(nameKey{up: up, repo: fmt.Sprint("app/", i), ref: string(digest.FromString("a"))}, 1)
+		}
+		kept := func() (count int64) {
+			for _, r := range n.keeper.kinds {
+				if r.kind == holderRecords {
+					n.trim(t.Context(), r)
+					count = r.count.Load()
+				}
+			}
+			return count
+		}
+		waitFor(t, "records to be written and trimmed", func() bool {
+			count := kept()
+			return offline && count == 40 || !offline && count > 0 && count <= 10
+		})
+	}
+}
+
+func TestARecordOfAManifestStaysWhereALedgerOrARecentPullNeedsIt(t *testing.T) {
+	s := newScript(t)
+	d := s.manifest("app", "v1", `{"schemaVersion":2}`)
+	n := startNode(t, t.TempDir(), []string{s.URL})
+	key := "manifests/docker.io/app/" + string(d)
+	if n.needsManifest(key) {
+		t.Error("a manifest that nobody asked for is needed")
+	}
+	n.get(t, "/v2/app/manifests/v1")
+	if !n.needsManifest(key) {
+		t.Error("a manifest that was asked for just now is not needed")
+	}
+	n.manifests.Purge()
+	if n.needsManifest(key) {
+		t.Error("a manifest that was asked for long ago is needed")
+	}
+	follows := &Node{
+		upstreams: map[string]*upstreamState{"docker.io": {ledger: LedgerConfig{Ledger: new(ledger.Follower)}}},
+		manifests: newLRU[nameKey, *registry.ManifestHead](1),
+	}
+	if !follows.needsManifest(key) || follows.needsManifest("manifests/none/app/"+string(d)) || follows.needsManifest("manifests/x") {
+		t.Error("what the upstream of a ledger has is not told from all other")
+	}
+}
+
+func TestOfAnUpstreamsHeadersThoseOfContentArePassedOn(t *testing.T) {
+	up := newFileServer(t)
+	up.file("/a", 100, 1, "Set-Cookie", "id=1", "Location", "http://evil.example/", "Www-Authenticate", "Basic", "Access-Control-Allow-Origin", "*",
+		"Strict-Transport-Security", "max-age=1", "X-Anything", "x", "Content-Disposition", "attachment", "Alt-Svc", "h3", "Clear-Site-Data", "*", "Oci-Namespace", "x")
+	n := startFiles(t, t.TempDir(), []string{up.URL})
+	g := n.get(t, "/up/a")
+	for _, key := range []string{
+		"Set-Cookie", "Location", "Www-Authenticate", "Access-Control-Allow-Origin", "Strict-Transport-Security", "X-Anything", "Alt-Svc", "Clear-Site-Data", "Oci-Namespace",
+	} {
+		if g.header.Get(key) != "" {
+			t.Errorf("upstream's %s is passed on: %v", key, g.header[key])
+		}
+	}
+	if g.header.Get("Content-Disposition") != "attachment" || g.header.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("what belongs to the content is not: %v", g.header)
 	}
 }
