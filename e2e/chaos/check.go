@@ -88,7 +88,7 @@ func (w *world) serves(url string, i item) (bool, string) {
 // not answer in time.
 func (w *world) servesSoon(url string, i item) (ok bool, why string) {
 	for start := time.Now(); time.Since(start) < recoverWithin; {
-		if ok, why = w.serves(url, i); ok || sleep(w.t.Context(), 200*time.Millisecond) != nil {
+		if ok, why = w.serves(url, i); ok || pause.For(w.t.Context(), 200*time.Millisecond) != nil {
 			break
 		}
 	}
