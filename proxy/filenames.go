@@ -90,15 +90,15 @@ func (n *Node) newFileNames() *names[*fileVersion] {
 	t.settled = n.fileSettled
 	t.rule = func(key nameKey, v *fileVersion, p *Policy) Policy { return key.up.files.rule(v, p) }
 	t.equal = func(a, b *fileVersion) bool { return a.digest != "" && a.digest == b.digest && a.meta == b.meta }
-	t.load = func(key nameKey) (*fileVersion, time.Time, bool) {
+	t.load = func(key nameKey) (*fileVersion, time.Time, bool, error) {
 		var r fileRecord
 		if !n.readRecord(fileRecordKey(key), &r) || r.Digest.Validate() != nil || r.Meta == nil || r.Meta.Size < 0 {
-			return nil, time.Time{}, false
+			return nil, time.Time{}, false, nil //nolint:nilerr // one that makes no sense is none
 		}
 		v := newFileVersion(r.Meta, r.Digest, r.Meta.Size)
 		v.checked, v.said, v.fresh = r.Checked, r.Said, time.Duration(min(r.Fresh, maxSeconds))*time.Second
 		v.aged = time.Duration(min(max(0, r.Aged), maxSeconds)) * time.Second
-		return v, r.Checked, true
+		return v, r.Checked, true, nil
 	}
 	t.save = func(key nameKey, v *fileVersion, checked time.Time, changed bool) {
 		if v.digest == "" || v.transient {

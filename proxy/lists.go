@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,16 +40,37 @@ type listRecord[T any] struct {
 	Checked time.Time `json:"checked"`
 }
 
-// newLists makes the names of one kind of list.
-func newLists[T any](n *Node, kind string, check func(context.Context, nameKey) ([]T, error), same func(a, b T) bool) *names[[]T] {
+// newLists makes the names of one kind of list, whose items weigh so much in memory.
+func newLists[T any](n *Node, kind string, weigh func(T) int64, same func(a, b T) bool, fetch func(context.Context, nameKey, *listing[T]) error) *names[[]T] {
 	l := newNames[[]T](maxLists)
 	l.spawn = n.spawn
 	l.equal = func(a, b []T) bool { return slices.EqualFunc(a, b, same) }
-	l.check = func(ctx context.Context, key nameKey, _ []T, _, _ bool) ([]T, error) { return check(ctx, key) }
-	l.load = func(key nameKey) ([]T, time.Time, bool) {
+	l.check = func(ctx context.Context, key nameKey, _ []T, _, _ bool) ([]T, error) {
+		list := &listing[T]{weigh: weigh, items: []T{}, room: room{of: n.listMemory}}
+		if err := fetch(ctx, key, list); err != nil {
+			list.room.close()
+			return nil, err
+		}
+		keep(&list.room, list.items)
+		return list.items, nil
+	}
+	l.load = func(key nameKey) ([]T, time.Time, bool, error) {
+		// One at a time: how large a record is, only reading it tells.
+		n.listLoading.Lock()
+		defer n.listLoading.Unlock()
 		var r listRecord[T]
-		ok := n.readRecord(key.recordKey(kind), &r)
-		return r.Items, r.Checked, ok
+		if !n.readRecord(key.recordKey(kind), &r) {
+			return nil, time.Time{}, false, nil
+		}
+		taken := room{of: n.listMemory}
+		for i := range r.Items {
+			if err := taken.grow(weigh(r.Items[i])); err != nil {
+				taken.close()
+				return nil, time.Time{}, false, err
+			}
+		}
+		keep(&taken, r.Items)
+		return r.Items, r.Checked, true, nil
 	}
 	l.save = func(key nameKey, items []T, checked time.Time, changed bool) {
 		n.writeRecord(key.recordKey(kind), listRecord[T]{items, checked}, changed)
@@ -55,6 +78,95 @@ func newLists[T any](n *Node, kind string, check func(context.Context, nameKey) 
 	l.drop = func(key nameKey) { n.dropRecord(key.recordKey(kind)) }
 	l.touch = func(key nameKey) { n.touchRecord(key.recordKey(kind)) }
 	return l
+}
+
+// listing is a list on its way from upstream.
+type listing[T any] struct {
+	weigh  func(T) int64
+	items  []T
+	weight int64
+	room   room
+}
+
+// add takes one more item in. Errors: [*admission.Busy], errListTooLarge.
+func (l *listing[T]) add(item T) error {
+	n := l.weigh(item)
+	if l.weight += n; l.weight > maxListWeight {
+		return errListTooLarge
+	}
+	l.items = append(l.items, item)
+	return l.room.grow(n)
+}
+
+var errListTooLarge = fmt.Errorf("it is larger than %d MiB in memory", maxListWeight>>20)
+
+// addArray adds what a key of a JSON object has, one by one: what a list is in memory
+// can be a hundred times what it was on the wire.
+func (l *listing[T]) addArray(body []byte, key string) error {
+	in := json.NewDecoder(bytes.NewReader(body))
+	if token, err := in.Token(); err != nil || token != json.Delim('{') {
+		return fmt.Errorf("it is no JSON object: %w", cmp.Or(err, errNoList))
+	}
+	for in.More() {
+		name, err := in.Token()
+		if err != nil {
+			return err
+		}
+		if text, _ := name.(string); !strings.EqualFold(text, key) {
+			if err := skip(in); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := l.addItems(in); err != nil {
+			return err
+		}
+	}
+	_, err := in.Token()
+	return err
+}
+
+func (l *listing[T]) addItems(in *json.Decoder) error {
+	switch token, err := in.Token(); {
+	case err != nil:
+		return err
+	case token == nil: // null
+		return nil
+	case token != json.Delim('['):
+		return errNoList
+	}
+	for in.More() {
+		var item T
+		if err := in.Decode(&item); err != nil {
+			return err
+		}
+		if err := l.add(item); err != nil {
+			return err
+		}
+	}
+	_, err := in.Token()
+	return err
+}
+
+var errNoList = errors.New("it has no list where one is to be")
+
+// skip passes over a value, without keeping it.
+func skip(in *json.Decoder) error {
+	for depth := 0; ; {
+		token, err := in.Token()
+		if err != nil {
+			return err
+		}
+		switch token {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+		if depth == 0 {
+			return nil
+		}
+	}
 }
 
 // Tags implements registry.Backend. A list is fetched and kept whole, so that
@@ -124,54 +236,31 @@ func listStatus[T any](up *upstreamState, a answer[T]) registry.CacheStatus {
 }
 
 // fetchTags reads all tags of a repository.
-func (n *Node) fetchTags(ctx context.Context, key nameKey) ([]string, error) {
-	tags := []string{}
-	err := readPages(ctx, key, "/tags/list", func(body []byte) error {
-		var p struct {
-			Tags []string `json:"tags"`
-		}
-		if err := json.Unmarshal(body, &p); err != nil {
-			return err
-		}
-		tags = append(tags, p.Tags...)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return tags, nil
+func (n *Node) fetchTags(ctx context.Context, key nameKey, list *listing[string]) error {
+	return readPages(ctx, key, "/tags/list", n.listMemory, func(body []byte) error { return list.addArray(body, "tags") })
 }
 
 // fetchReferrers reads all referrers of a manifest: from the referrers API, or
 // where upstream has none, from the index that clients keep under a tag in its
 // place (OCI Distribution v1.1, "Referrers Tag Schema").
-func (n *Node) fetchReferrers(ctx context.Context, key nameKey) ([]ocispec.Descriptor, error) {
-	found := []ocispec.Descriptor{}
-	err := readPages(ctx, key, "/referrers/"+key.ref, func(body []byte) error {
-		var index ocispec.Index
-		if err := json.Unmarshal(body, &index); err != nil {
-			return err
-		}
-		found = append(found, index.Manifests...)
-		return nil
-	})
+func (n *Node) fetchReferrers(ctx context.Context, key nameKey, list *listing[ocispec.Descriptor]) error {
+	err := readPages(ctx, key, "/referrers/"+key.ref, n.listMemory, func(body []byte) error { return list.addArray(body, "manifests") })
 	var ue *upstream.Error
 	if !errors.As(err, &ue) || ue.Kind != upstream.NotFound {
-		return found, err
+		return err
 	}
 	tag := nameKey{key.up, key.repo, referrersTag(digest.Digest(key.ref))}
 	m, err := n.fetchManifest(ctx, tag, false)
 	if errors.As(err, &ue) && ue.Kind == upstream.NotFound {
-		return []ocispec.Descriptor{}, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var index ocispec.Index
-	if err := json.Unmarshal(m.Body, &index); err != nil {
-		return nil, fmt.Errorf("reading the referrers index %s: %w", tag.ref, err)
+	if err := list.addArray(m.Body, "manifests"); err != nil {
+		return fmt.Errorf("reading the referrers index %s: %w", tag.ref, err)
 	}
-	return append(found, index.Manifests...), nil
+	return nil
 }
 
 // referrersTag is the digest with ":" replaced, the algorithm cut to 32
@@ -182,17 +271,19 @@ func referrersTag(d digest.Digest) string {
 }
 
 // readPages reads a list through to its last page.
-func readPages(ctx context.Context, key nameKey, path string, each func(body []byte) error) error {
-	query, size := "", 0
+func readPages(ctx context.Context, key nameKey, path string, memory *listMemory, each func(body []byte) error) error {
+	query, left := "", maxListSize
 	for range maxPages {
-		body, next, err := readPage(ctx, key, path, query)
+		taken := room{of: memory}
+		body, next, err := readPage(ctx, key, path, query, left, &taken)
 		if err != nil {
+			taken.close()
 			return err
 		}
-		if size += len(body); size > maxListSize {
-			return fmt.Errorf("the list %s of %s is larger than %d bytes", path, key.repo, maxListSize)
-		}
-		if err := each(body); err != nil {
+		left -= len(body)
+		err = each(body)
+		taken.close()
+		if err != nil {
 			return fmt.Errorf("reading the list %s of %s: %w", path, key.repo, err)
 		}
 		if next == "" || next == query {
@@ -203,7 +294,8 @@ func readPages(ctx context.Context, key nameKey, path string, each func(body []b
 	return fmt.Errorf("the list %s of %s has more than %d pages", path, key.repo, maxPages)
 }
 
-func readPage(ctx context.Context, key nameKey, path, query string) (body []byte, next string, err error) {
+// readPage reads one page, of at most left bytes, whose memory is counted in taken.
+func readPage(ctx context.Context, key nameKey, path, query string, left int, taken *room) (body []byte, next string, err error) {
 	resp, err := key.up.client.Do(ctx, &upstream.Request{
 		Method:     http.MethodGet,
 		Repository: key.repo,
@@ -215,11 +307,29 @@ func readPage(ctx context.Context, key nameKey, path, query string) (body []byte
 		return nil, "", err
 	}
 	defer resp.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, maxListSize+1))
+	body, err = io.ReadAll(&countedReader{io.LimitReader(resp.Body, int64(left)+1), taken})
 	if err != nil {
 		return nil, "", fmt.Errorf("reading the list %s of %s from %s: %w", path, key.repo, resp.Endpoint, err)
 	}
+	if len(body) > left {
+		return nil, "", fmt.Errorf("the list %s of %s is larger than %d bytes", path, key.repo, maxListSize)
+	}
 	return body, nextQuery(resp.Header.Values("Link")), nil
+}
+
+// countedReader counts what is read into memory, twice: who reads all of it copies it
+// as it grows.
+type countedReader struct {
+	io.Reader
+	taken *room
+}
+
+func (c *countedReader) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	if full := c.taken.grow(2 * int64(n)); full != nil {
+		return n, full
+	}
+	return n, err
 }
 
 // nextQuery returns the query of the link whose relation is next (RFC 8288).

@@ -49,13 +49,13 @@ func (n *Node) newTags() *names[*registry.ManifestHead] {
 	t.spawn = n.spawn
 	t.check = n.checkTag
 	t.equal = func(a, b *registry.ManifestHead) bool { return a.Digest == b.Digest && a.MediaType == b.MediaType }
-	t.load = func(key nameKey) (*registry.ManifestHead, time.Time, bool) {
+	t.load = func(key nameKey) (*registry.ManifestHead, time.Time, bool, error) {
 		var r headRecord
 		if !n.readRecord(key.recordKey(tagRecords), &r) {
-			return nil, time.Time{}, false
+			return nil, time.Time{}, false, nil
 		}
 		h, ok := r.head()
-		return h, r.Checked, ok
+		return h, r.Checked, ok, nil
 	}
 	t.save = func(key nameKey, h *registry.ManifestHead, checked time.Time, changed bool) {
 		n.writeRecord(key.recordKey(tagRecords), recordOf(h, checked), changed)

@@ -43,8 +43,9 @@ func (k nameKey) clone() nameKey {
 // leads to; it is immutable.
 type names[V any] struct {
 	entries *lru.Cache[nameKey, *nameEntry[V]]
-	// load gives a name's record from the store; ok is false without one.
-	load func(key nameKey) (v V, checked time.Time, ok bool)
+	// load gives a name's record from the store; ok is false without one. After an error
+	// it is asked again.
+	load func(key nameKey) (v V, checked time.Time, ok bool, err error)
 	// save keeps a record. It reports trouble itself: an answer does not
 	// depend on it. changed says that v is not
 	// what the record held.
@@ -114,8 +115,9 @@ func (n *names[V]) get(ctx context.Context, key nameKey, policy *Policy, head bo
 	}
 	now := time.Now()
 	e.mu.Lock()
-	if !e.loaded {
-		n.loadEntry(key, e)
+	if err := n.loadEntry(key, e); err != nil {
+		e.mu.Unlock()
+		return answer[V]{}, err
 	}
 	if e.known && now.Sub(e.touched) > touchInterval {
 		e.touched = now
@@ -195,8 +197,8 @@ func (n *names[V]) peek(key nameKey) (v V, known bool) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.loaded {
-		n.loadEntry(key, e)
+	if n.loadEntry(key, e) != nil {
+		return v, false
 	}
 	return e.value, e.known
 }
@@ -326,8 +328,8 @@ func (n *names[V]) expire(key nameKey, policy *Policy) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.loaded {
-		n.loadEntry(key, e)
+	if n.loadEntry(key, e) != nil {
+		return // who asks is told
 	}
 	e.expiries++
 	e.notUntil, e.refusal = time.Time{}, nil
@@ -356,13 +358,20 @@ func (n *names[V]) entry(key nameKey) *nameEntry[V] {
 	return e
 }
 
-// loadEntry takes a name from its record. Call with e.mu held.
-func (n *names[V]) loadEntry(key nameKey, e *nameEntry[V]) {
+// loadEntry takes a name from its record, unless that was done. Call with e.mu held.
+func (n *names[V]) loadEntry(key nameKey, e *nameEntry[V]) error {
+	if e.loaded {
+		return nil
+	}
+	v, checked, ok, err := n.load(key)
+	if err != nil {
+		return err
+	}
 	e.loaded = true
-	v, checked, ok := n.load(key)
 	if ok {
 		e.value, e.checked, e.known, e.touched = v, checked, true, time.Now()
 	}
+	return nil
 }
 
 // isRefusal reports whether upstream clearly said no: what is cached must not

@@ -54,9 +54,9 @@ func fakeNames(t *testing.T, up *fakeUpstream) (*names[string], map[string]strin
 	t.Cleanup(cancel)
 	records := map[string]string{}
 	n := newNames[string](16)
-	n.load = func(key nameKey) (string, time.Time, bool) {
+	n.load = func(key nameKey) (string, time.Time, bool, error) {
 		v, ok := records[key.ref]
-		return v, time.Time{}, ok
+		return v, time.Time{}, ok, nil
 	}
 	n.save = func(key nameKey, v string, _ time.Time, _ bool) { records[key.ref] = v }
 	n.drop = func(key nameKey) { delete(records, key.ref) }

@@ -86,6 +86,9 @@ type Config struct {
 	// MaxNames bounds the records of each kind that are kept about names: of tags,
 	// manifests, lists, files. 0 means 250,000.
 	MaxNames int
+	// ListMemory bounds, in bytes, lists of tags and of referrers in memory, wherever
+	// they are; 0 means 192 MiB. What is beyond it is answered with 503.
+	ListMemory int64
 	// VerifyReads has blobs hashed while they are read from Local, too. It
 	// costs the kernel's sending of files, and a range the reading of the whole
 	// blob every ten minutes.
@@ -127,6 +130,8 @@ type Node struct {
 	tags            *names[*registry.ManifestHead]
 	lists           *names[[]string]
 	referrers       *names[[]ocispec.Descriptor]
+	listMemory      *listMemory
+	listLoading     sync.Mutex // held while the record of a list is read
 	manifests       *lru.Cache[nameKey, *registry.ManifestHead]
 	manifestFlights flights[*registry.Manifest]
 	sizes           sizes
@@ -201,8 +206,9 @@ func New(cfg Config) (*Node, error) {
 	n.fills = newFillSet(cfg.Local, slots, n.log, m, n.blobStored)
 	n.tags = n.newTags()
 	n.files = n.newFileNames()
-	n.lists = newLists(n, listRecords, n.fetchTags, func(a, b string) bool { return a == b })
-	n.referrers = newLists(n, referrerRecords, n.fetchReferrers, sameDescriptor)
+	n.listMemory = &listMemory{most: cfg.ListMemory, drop: func() { n.lists.entries.Purge(); n.referrers.entries.Purge() }}
+	n.lists = newLists(n, listRecords, tagWeight, func(a, b string) bool { return a == b }, n.fetchTags)
+	n.referrers = newLists(n, referrerRecords, descriptorWeight, sameDescriptor, n.fetchReferrers)
 	n.manifests = newLRU[nameKey, *registry.ManifestHead](maxManifests)
 	n.sizes = sizes{newLRU[nameKey, int64](maxSizes)}
 	n.absent = absences{newLRU[nameKey, absence](maxAbsent)}
@@ -231,6 +237,7 @@ func (c *Config) setDefaults() {
 		c.MaxFills = 256
 	}
 	c.MaxNames = cmp.Or(c.MaxNames, defaultMaxNames)
+	c.ListMemory = cmp.Or(c.ListMemory, defaultListMemory)
 	c.MaxFillsWaiting = max(0, cmp.Or(c.MaxFillsWaiting, 4096))
 	c.MaxFillWait = max(0, cmp.Or(c.MaxFillWait, 20*time.Second))
 }

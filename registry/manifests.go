@@ -50,8 +50,8 @@ func (x *exchange) manifest() {
 	x.write(http.StatusOK, m.Body)
 }
 
-// hold counts a manifest that is in memory until a client took it, or sent it; small
-// ones do not count. held is to be taken off again. Errors: 503.
+// hold counts a manifest or a list that is in memory until a client took it, or sent it;
+// small ones do not count. held is to be taken off again. Errors: 503.
 func (x *exchange) hold(size int64) (held int64, err error) {
 	if size <= smallBody {
 		return 0, nil
@@ -60,7 +60,7 @@ func (x *exchange) hold(size int64) (held int64, err error) {
 		return size, nil
 	}
 	x.large.Add(-size)
-	e := Errorf(errcode.ErrorCodeUnavailable, "too many large manifests are being sent: come back in a moment")
+	e := Errorf(errcode.ErrorCodeUnavailable, "too many large manifests and lists are being sent: come back in a moment")
 	e.Status, e.RetryAfter = http.StatusServiceUnavailable, time.Second
 	return 0, e
 }
@@ -104,6 +104,12 @@ func (x *exchange) tags() {
 	if tags == nil {
 		tags = []string{}
 	}
+	held, err := x.hold(2 * tagsSize(tags)) // written, and copied
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	defer x.large.Add(-held)
 	content, err := json.Marshal(struct {
 		Name string   `json:"name"`
 		Tags []string `json:"tags"`
@@ -145,6 +151,12 @@ func (x *exchange) referrers() {
 	if manifests == nil {
 		manifests = []ocispec.Descriptor{}
 	}
+	held, err := x.hold(2 * descriptorsSize(manifests))
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	defer x.large.Add(-held)
 	content, err := json.Marshal(ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageIndex,

@@ -66,7 +66,8 @@ type NodeConfig struct {
 	// how long one may wait for its turn, here and at its upstream; then it is told 503. containerd gives up after 30
 	// s without headers
 	MaxFillWait Duration `yaml:"max_fill_wait"`
-	// manifests of more than 64 KiB that are being sent at once, at least 4MiB; more are told 503, with `Retry-After`
+	// manifests and lists of more than 64 KiB that are being sent at once, at least 4MiB; more are told 503, with
+	// `Retry-After`. Of lists that come from upstream, 192MiB are in memory at most, and 48MiB of one
 	ManifestMemory Size                      `yaml:"max_manifest_memory"`
 	Upstreams      map[string]UpstreamConfig `yaml:"upstreams"`
 	// the file server of a path whose first element names none, nor the Host
