@@ -50,7 +50,7 @@ func TestPlanIsTheSameForASeedAndHasEachFault(t *testing.T) {
 		last = e.at
 	}
 	for _, f := range faults {
-		if seen[f.name] != 2 && seen[f.name] != 3 { // of ten
+		if seen[f.name] != 4 { // of sixteen
 			t.Errorf("%s happens %d times", f.name, seen[f.name])
 		}
 	}

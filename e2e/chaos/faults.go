@@ -28,7 +28,10 @@ type fault struct {
 func allFaults(w *world) []fault {
 	nodes := []string{"us", "eu", "jp"}
 	ways := []string{"us-origin", "eu-origin", "jp-origin", "us-registry", "eu-registry", "jp-registry", "us-fresh", "eu-fresh", "jp-fresh", "eu-bucket"}
-	small := []string{"us-origin", "eu-origin", "jp-origin", "router-origin", "us-registry", "eu-registry", "jp-registry", "eu-bucket"}
+	// What is large comes from where something is always new, most of the time, and what
+	// is small from the bucket and the origin.
+	large := append([]string{"us-fresh", "eu-fresh", "jp-fresh", "us-fresh", "eu-fresh", "jp-fresh", "us-fresh", "eu-fresh", "jp-fresh"}, ways...)
+	small := []string{"eu-bucket", "eu-bucket", "eu-bucket", "us-origin", "eu-origin", "jp-origin", "router-origin", "us-registry"}
 	links := append([]string{"us-clients", "eu-clients", "jp-clients", "us-door", "eu-door", "jp-door", "router-origin"}, ways...)
 	processes := append([]string{"origin", "router", "bucket"}, nodes...)
 	const sockets, connections = "open sockets", "connections"
@@ -48,7 +51,7 @@ func allFaults(w *world) []fault {
 		{"partition from the origin", "what passes between a node, or the router, and the origin vanishes, both ways", "packets", []string{"us-origin", "eu-origin", "jp-origin", "router-origin"}, 6 * time.Second, (*world).partition},
 		{"partition from S3", "what passes between a node and its bucket vanishes, both ways", "packets", []string{"eu-bucket"}, 6 * time.Second, (*world).partition},
 		{"partition from the router", "what passes between the router and a node vanishes, both ways", "packets", []string{"us-door", "eu-door", "jp-door"}, 6 * time.Second, (*world).partition},
-		{"wrong bytes from upstream", "bytes of content change between a source and a node", "bytes", ways, 4 * time.Second, (*world).change},
+		{"wrong bytes from upstream", "bytes of content change between a source and a node", "bytes", large, 4 * time.Second, (*world).change},
 		{"wrong bytes in small answers", "a digit or letter changes in manifests, ledgers and records on their way", "bytes", small, 8 * time.Second, (*world).changeSmall},
 		{"rot", "a byte of a stored blob changes on the disk of a node", "files", nodes, 0, (*world).rot},
 		{"truncated", "a stored blob loses its end on the disk of a node", "files", nodes, 0, (*world).truncate},

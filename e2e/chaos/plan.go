@@ -16,7 +16,7 @@ type event struct {
 }
 
 // pace is the time between two faults, in the mean.
-const pace = 2 * time.Second
+const pace = 1200 * time.Millisecond
 
 // makePlan is the schedule of faults that a seed means: each fault at least once
 // where length allows, in an order, at targets and for times that the seed
