@@ -131,3 +131,28 @@ func TestPromisesHoldWhileEverythingBreaks(t *testing.T) {
 		t.Errorf("too little happened to tell: %d complete answers, %d changed bytes", got.counts[complete], got.counts[changed])
 	}
 }
+
+func TestScratchOfARunThatWasKilledIsRemovedByTheNext(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	left := filepath.Join(os.TempDir(), scratchPrefix+"999999999") // no process has this number
+	others := filepath.Join(os.TempDir(), scratchPrefix+"1")       // and this one there always is
+	for _, dir := range []string{left, others} {
+		if err := os.MkdirAll(filepath.Join(dir, "store"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove, err := makeScratch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := os.TempDir()
+	for dir, want := range map[string]bool{left: false, others: true, own: true} {
+		if _, err := os.Stat(dir); (err == nil) != want {
+			t.Errorf("%s is there: %t, want %t", dir, err == nil, want)
+		}
+	}
+	remove()
+	if _, err := os.Stat(own); err == nil {
+		t.Error("a run has left its own")
+	}
+}

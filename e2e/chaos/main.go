@@ -58,17 +58,32 @@ func main() {
 		fmt.Fprintln(os.Stderr, "chaos: want no arguments, some minutes, and a client at least")
 		os.Exit(2)
 	}
+	os.Exit(start(o, seeds, report))
+}
+
+// start runs everything, on a machine of its own where there can be one, and returns
+// the exit status.
+func start(o options, seeds, report string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if isInside() {
 		o.noCables = settle()
-	} else if o.noCables = noMachine(ctx); o.noCables == "" {
-		os.Exit(inside(ctx, os.Args[1:]...))
+	} else {
+		remove, err := makeScratch()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "chaos:", err)
+			return 1
+		}
+		defer remove()
+		if o.noCables = noMachine(ctx); o.noCables == "" {
+			return inside(ctx, os.Args[1:]...)
+		}
 	}
 	if err := runAll(ctx, o, seeds, report); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // runAll runs each seed, and reports all of them.
