@@ -92,6 +92,37 @@ func TestEvictionSparesWhatWasUsedLast(t *testing.T) {
 	})
 }
 
+func TestEvictionTakesWhatIsSparedAfterOthersAndBeforeNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, now := limited(t, t.TempDir())
+		all := fill(t, d, now, 0, 8)
+		for _, spared := range []int{0, 1, 2, 3} {
+			d.Spare(all[spared], true)
+		}
+		d.Spare(all[3], false)
+		d.Spare("sha256:malformed", true)
+		d.Spare(digest.FromString("absent"), true)
+		all = append(all, fill(t, d, now, 8, 2)...)
+		synctest.Wait()
+		if got, want := left(t, d, all), []int{0, 1, 2, 6, 7, 8, 9}; !slices.Equal(got, want) {
+			t.Errorf("left are %v, want %v", got, want)
+		}
+		for _, digest := range all {
+			d.Spare(digest, true)
+		}
+		for i := range 10 {
+			added := fill(t, d, now, 10+i, 1)
+			d.Spare(added[0], true)
+			all = append(all, added...)
+			synctest.Wait()
+		}
+		if got := left(t, d, all); len(got) > 9 || slices.Contains(got, 2) || !slices.Contains(got, 19) {
+			t.Errorf("left are %v; want what was used last", got)
+		}
+		closeDir(t, d)
+	})
+}
+
 func TestEvictionOrderSurvivesARestart(t *testing.T) {
 	path := t.TempDir()
 	d, now := limited(t, path)

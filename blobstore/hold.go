@@ -65,3 +65,11 @@ func (d *Dir) Held() []Info {
 	}
 	return held
 }
+
+// Spare has a blob evicted after others that were used lately, or takes that back: for
+// content that is on its way to another store. It does not outlive the process.
+func (d *Dir) Spare(dgst digest.Digest, spared bool) {
+	if s, err := parseDigest(dgst); err == nil {
+		d.index.spare(&s, spared)
+	}
+}

@@ -26,6 +26,7 @@ type entry struct {
 	used         uint32 // seconds since 1970: the data file's mtime
 	pins         int32  // readers that have it open
 	held         bool   // not to be evicted
+	spared       bool   // to be evicted after others
 }
 
 // persistUse is how far the mtime of a data file may lag behind the blob's last
@@ -140,17 +141,43 @@ func (x *index) heldInfo(e *entry) (size int64, used time.Time, ok bool) {
 	return e.size, time.Unix(int64(e.used), 0), e.held && x.entries[e.sum] == e
 }
 
+// maxSpared bounds how many blobs are passed over in the search for one that is not
+// spared.
+const maxSpared = 256
+
 // victim is the blob that was used longest ago of those that are neither pinned
-// nor held, and when; nil when there is none.
+// nor held, and when; nil when there is none. One that is spared is it when those
+// that follow it are too.
 func (x *index) victim() (*entry, time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for e := x.ring.newer; e != &x.ring; e = e.newer {
-		if e.pins == 0 && !e.held {
-			return e, time.Unix(int64(e.used), 0)
+	var oldest *entry
+	passed := 0
+	for e := x.ring.newer; e != &x.ring && passed < maxSpared; e = e.newer {
+		if e.pins > 0 || e.held {
+			continue
 		}
+		if oldest == nil || !e.spared {
+			oldest = e
+		}
+		if !e.spared {
+			break
+		}
+		passed++
 	}
-	return nil, time.Time{}
+	if oldest == nil {
+		return nil, time.Time{}
+	}
+	return oldest, time.Unix(int64(oldest.used), 0)
+}
+
+// spare sets whether a blob is to be evicted after others.
+func (x *index) spare(s *sum, spared bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e := x.entries[string(s.bytes())]; e != nil {
+		e.spared = spared
+	}
 }
 
 // snapshot is all entries at this moment; they may be removed meanwhile.

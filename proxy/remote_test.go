@@ -194,6 +194,30 @@ func TestRemoteStoreThatIsDownCostsNothingAndGetsItsBlobsLater(t *testing.T) {
 	remote.uploaded(t, d)
 }
 
+func TestWhatTheRemoteStoreHasIsEvictedBeforeWhatItIsToGet(t *testing.T) {
+	up, remote := newScript(t), newFakeRemote(t)
+	has, hasBody := up.blob(8*mib, 1)
+	lacks, lacksBody := up.blob(3*mib, 2)
+	more, moreBody := up.blob(19*mib, 3)
+	n := startLimitedNode(t, t.TempDir(), 32*mib, []string{up.URL}, withRemote(remote))
+	n.get(t, blobPath(has)).wantBytes(t, 200, hasBody)
+	remote.uploaded(t, has)
+	waitFor(t, "the upload to be forgotten", func() bool {
+		_, err := n.dir.Record(t.Context(), uploadRecords+"/"+string(has))
+		return errors.Is(err, blobstore.ErrNotExist)
+	})
+	remote.down.Store(true)
+	n.get(t, blobPath(lacks)).wantBytes(t, 200, lacksBody)
+	n.get(t, blobPath(has)).wantBytes(t, 200, hasBody) // used last
+	n.get(t, blobPath(more)).wantBytes(t, 200, moreBody)
+	waitFor(t, "the uploaded blob to be evicted", func() bool { return !n.stored(t, has) })
+	if !n.stored(t, lacks) {
+		t.Error("what nobody else has was evicted")
+	}
+	remote.down.Store(false)
+	remote.uploaded(t, lacks)
+}
+
 func TestClientsAreSentToTheRemoteStoreWhereThatIsWanted(t *testing.T) {
 	up, remote := newScript(t), newFakeRemote(t)
 	d, body := up.blob(3*mib, 1)

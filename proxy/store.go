@@ -130,6 +130,7 @@ func (r *remoteStore) send(key string) {
 	if err := r.local.PutRecord(context.Background(), uploadRecords+"/"+key, nil); err != nil {
 		r.log.Error("remembering an upload", "key", key, "error", err)
 	}
+	r.spare(key, true)
 	select {
 	case r.queue <- key:
 	default: // it is remembered, and taken up again by resume
@@ -141,6 +142,15 @@ func (r *remoteStore) send(key string) {
 func (r *remoteStore) sendLater(d digest.Digest) {
 	if err := r.local.PutRecord(context.Background(), uploadRecords+"/"+string(d), nil); err != nil {
 		r.log.Error("remembering an upload", "key", d, "error", err)
+	}
+	r.spare(string(d), true)
+}
+
+// spare has a blob evicted after those that the remote store has, until it has this one
+// too. Records are not evicted.
+func (r *remoteStore) spare(key string, spared bool) {
+	if d, err := digest.Parse(key); err == nil {
+		r.local.Spare(d, spared)
 	}
 }
 
@@ -166,8 +176,10 @@ func (r *remoteStore) resume(ctx context.Context) {
 					r.log.Error("listing unfinished uploads", "error", err)
 					break
 				}
+				key = key[len(uploadRecords)+1:]
+				r.spare(key, true)
 				select {
-				case r.queue <- key[len(uploadRecords)+1:]:
+				case r.queue <- key:
 				case <-ctx.Done():
 					return
 				}
@@ -191,6 +203,7 @@ func (r *remoteStore) upload(ctx context.Context, key string) {
 			if err := r.local.DeleteRecord(ctx, marker); err != nil {
 				r.log.Error("forgetting a finished upload", "key", key, "error", err)
 			}
+			r.spare(key, false)
 			return
 		}
 		if ctx.Err() != nil {
