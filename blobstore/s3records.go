@@ -10,6 +10,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const s3RecordsPath = "records/"
@@ -107,6 +109,39 @@ func (s *S3) recordKeys(ctx context.Context, prefix string) ([]string, error) {
 	}
 	slices.Sort(keys)
 	return keys, nil
+}
+
+// removers is how many objects are deleted at once.
+const removers = 8
+
+// TrimRecords deletes records as [Dir.TrimRecords] does, by when they were written: a
+// bucket does not say when they were read.
+func (s *S3) TrimRecords(ctx context.Context, prefix string, most int, spare func(key string) bool) (left, deleted int, err error) {
+	if err := checkKey(prefix); err != nil {
+		return 0, 0, err
+	}
+	var removing errgroup.Group
+	removing.SetLimit(removers)
+	walk := func(record func(key string, modified int64) error) error {
+		for object, err := range s.list(ctx, s3RecordsPath+recordDir(prefix)) {
+			if err != nil {
+				return fmt.Errorf("listing records below %q: %w", prefix, err)
+			}
+			key, ok := recordKey(strings.TrimPrefix(object.Key, s.prefix+s3RecordsPath))
+			if !ok {
+				continue
+			}
+			if err := record(key, object.LastModified.UnixNano()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	left, deleted, err = trim(walk, most, spare, func(key string) error {
+		removing.Go(func() error { return s.DeleteRecord(ctx, key) })
+		return ctx.Err()
+	})
+	return left, deleted, errors.Join(err, removing.Wait())
 }
 
 // recordObject is the object of a record. Errors: ErrInvalidKey, also for a

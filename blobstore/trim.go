@@ -35,8 +35,14 @@ const trimmedTo = 0.9
 // many there are then, and how many it deleted. It holds a time for each record in
 // memory, and no key.
 func (d *Dir) TrimRecords(ctx context.Context, prefix string, most int, spare func(key string) bool) (left, deleted int, err error) {
+	walk := func(record func(key string, modified int64) error) error { return d.walkRecords(ctx, prefix, record) }
+	return trim(walk, most, spare, func(key string) error { return d.DeleteRecord(ctx, key) })
+}
+
+// trim walks records twice, and removes the oldest where there are more than most.
+func trim(walk func(record func(key string, modified int64) error) error, most int, spare func(key string) bool, remove func(key string) error) (left, deleted int, err error) {
 	var times []int64
-	err = d.walkRecords(ctx, prefix, func(_ string, modified int64) error {
+	err = walk(func(_ string, modified int64) error {
 		times = append(times, modified)
 		return nil
 	})
@@ -46,12 +52,12 @@ func (d *Dir) TrimRecords(ctx context.Context, prefix string, most int, spare fu
 	slices.Sort(times)
 	excess := len(times) - int(trimmedTo*float64(most))
 	newest := times[excess-1] // of those to be deleted
-	err = d.walkRecords(ctx, prefix, func(key string, modified int64) error {
+	err = walk(func(key string, modified int64) error {
 		if modified > newest || deleted == excess || spare(key) {
 			return nil
 		}
 		deleted++
-		return d.DeleteRecord(ctx, key)
+		return remove(key)
 	})
 	return len(times) - deleted, deleted, err
 }

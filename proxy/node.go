@@ -223,6 +223,7 @@ func New(cfg Config) (*Node, error) {
 			n.spawn(n.remote.work)
 		}
 		n.spawn(n.remote.resume)
+		n.spawn(n.keepRemoteRecords)
 	}
 	if n.region != nil {
 		n.spawn(n.region.group.Run)

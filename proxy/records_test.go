@@ -115,3 +115,73 @@ func TestOfAnUpstreamsHeadersThoseOfContentArePassedOn(t *testing.T) {
 		t.Errorf("what belongs to the content is not: %v", g.header)
 	}
 }
+
+func TestRecordsInTheBucketAreBoundedButForWhatThisNodeUses(t *testing.T) {
+	up, remote := newScript(t), newFakeRemote(t)
+	up.manifest("app", "used", `{"schemaVersion":2}`)
+	n := startNode(t, t.TempDir(), []string{up.URL}, withRemote(remote), func(c *Config) { c.MaxNames = 10 })
+	n.get(t, "/v2/app/manifests/used").wantBytes(t, 200, []byte(`{"schemaVersion":2}`))
+	waitFor(t, "the record to be uploaded", func() bool {
+		_, err := remote.Dir.Record(t.Context(), "tags/docker.io/app/used")
+		return err == nil
+	})
+	for i := range 40 { // by nodes that are no more
+		for _, name := range []string{"tags/docker.io/app/gone%d", "queries/docker.io/%d", "tags/other.example/app/theirs%d", "tags/app/of-an-origin%d"} {
+			if err := remote.PutRecord(t.Context(), fmt.Sprintf(name, i), []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n.sweepRemote(t.Context())
+	count := func(prefix string) (n int) {
+		for _, err := range remote.RecordKeys(t.Context(), prefix) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n
+	}
+	for prefix, most := range map[string]int{"tags/docker.io": 10, "queries/docker.io": 10} {
+		if got := count(prefix); got > most || got == 0 {
+			t.Errorf("%d records of %s are left, want at most %d", got, prefix, most)
+		}
+	}
+	for _, prefix := range []string{"tags/other.example", "tags/app"} {
+		if got := count(prefix); got != 40 {
+			t.Errorf("%d records of %s are left, which are none of this node's", got, prefix)
+		}
+	}
+	if _, err := remote.Dir.Record(t.Context(), "tags/docker.io/app/used"); err != nil {
+		t.Errorf("what this node uses: %v", err)
+	}
+}
+
+// Who invents names while the bucket is down leaves notes of what it lacks.
+func TestNotesOfWhatTheBucketLacksAreBoundedButForContent(t *testing.T) {
+	up, remote := newScript(t), newFakeRemote(t)
+	d, body := up.blob(1000, 1)
+	n := startNode(t, t.TempDir(), []string{up.URL}, withRemote(remote), func(c *Config) { c.MaxNames = 10 })
+	remote.down.Store(true)
+	n.get(t, blobPath(d)).wantBytes(t, 200, body)
+	if !n.stored(t, d) {
+		t.Fatal("not stored")
+	}
+	for i := range 40 {
+		n.remote.send(fmt.Sprintf("queries/docker.io/%d", i))
+	}
+	n.trimAll(t.Context())
+	notes := 0
+	for _, err := range n.local.RecordKeys(t.Context(), uploadRecords) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes++
+	}
+	if notes > 11 {
+		t.Errorf("%d notes are left", notes)
+	}
+	if _, err := n.local.Record(t.Context(), uploadRecords+"/"+string(d)); err != nil {
+		t.Errorf("the note of content: %v", err)
+	}
+}

@@ -23,6 +23,8 @@ type RemoteStore interface {
 	Record(ctx context.Context, key string) ([]byte, error)
 	PutRecord(ctx context.Context, key string, value []byte) error
 	DeleteRecord(ctx context.Context, key string) error
+	// TrimRecords is that of [blobstore.Dir], by when records were written.
+	TrimRecords(ctx context.Context, prefix string, most int, spare func(key string) bool) (left, deleted int, err error)
 	// Presign gives a URL at which anyone can read the blob until it expires.
 	Presign(ctx context.Context, d digest.Digest, expiry time.Duration) (string, error)
 }
@@ -260,6 +262,8 @@ func (n *Node) record(key string) ([]byte, error) {
 	}
 	if err := n.local.PutRecord(ctx, key, b); err != nil {
 		n.log.Error("keeping a record of the S3 store", "key", key, "error", err)
+	} else {
+		n.keeper.wrote(key)
 	}
 	return b, nil
 }

@@ -25,7 +25,9 @@ type StoreConfig struct {
 	// records kept of each kind of name: tags, manifests, lists of tags, referrers, files, files asked for with a
 	// query, and which repositories hold what where an upstream is private. Those used least lately are forgotten first, never manifests of an upstream with a ledger; a name that is
 	// forgotten is asked for upstream again. A record takes 4 KiB of disk, which `max_size` does not count.
-	// `entrepot_store_records` tells how many there are
+	// `entrepot_store_records` tells how many there are. In a bucket are as many for
+	// each upstream, those of names that this node knows besides, and what was written since they were counted; those
+	// written first leave, and nodes that have them keep them
 	MaxNames int          `yaml:"max_names"`
 	S3       *S3Config    `yaml:"s3"`
 	Cache    *CacheConfig `yaml:"cache"`
