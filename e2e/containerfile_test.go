@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/mod/module"
 )
 
 // builtImage is what one way of building made.
@@ -28,19 +29,34 @@ type builtImage struct {
 	Files  map[string]string // name: type, mode, owner and digest
 }
 
+// compileInside has the Containerfile compile, too, instead of being given what was
+// compiled: two minutes, for make containerfile.
+const compileInside = "ENTREPOT_TEST_COMPILE_INSIDE"
+
 // The image is described twice: in the Containerfile, for who has a container
 // engine, and in deploy/image, for releases. Both are built, compared, and run.
 func TestContainerfileGivesTheImageThatReleasesHave(t *testing.T) {
 	const version = "v9.8.7"
-	socket, stop := testenv.StartDockerd(t)
+	driver := "vfs" // works everywhere
+	if os.Getenv(compileInside) != "" {
+		driver = "overlay2" // does not copy a toolchain for each step
+	}
+	socket, stop := testenv.StartDockerd(t, "--storage-driver", driver)
 	defer stop()
 	docker := dockerClient(t, socket)
-	context := t.TempDir()
-	if err := os.Mkdir(filepath.Join(context, "build"), 0o755); err != nil {
-		t.Fatal(err)
+	build := []string{"build", "-f", "../deploy/Containerfile", "--network", "none", "--build-arg", "VERSION=" + version, "-t", "entrepot"}
+	if os.Getenv(compileInside) != "" {
+		importBuilder(t, docker)
+		build = append(build, "..")
+	} else {
+		prepared := t.TempDir()
+		if err := os.Mkdir(filepath.Join(prepared, "build"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		image(t, "-platforms", "linux/amd64", "-version", version, "-rootfs", filepath.Join(prepared, "build", "rootfs.tar"))
+		build = append(build, "--build-arg", "ROOT=prepared", prepared)
 	}
-	image(t, "-platforms", "linux/amd64", "-version", version, "-rootfs", filepath.Join(context, "build", "rootfs.tar"))
-	output(t, docker("build", "-f", "../deploy/Containerfile", "--build-arg", "ROOT=prepared", "--build-arg", "VERSION="+version, "-t", "entrepot", context))
+	output(t, docker(build...))
 
 	layout := filepath.Join(t.TempDir(), "layout")
 	image(t, "-platforms", "linux/amd64", "-version", version, "-o", layout)
@@ -62,6 +78,71 @@ func TestContainerfileGivesTheImageThatReleasesHave(t *testing.T) {
 		t.Errorf("the Containerfile gives another image than deploy/image (-deploy/image +Containerfile):\n%s", diff)
 	}
 	runImage(t, docker)
+}
+
+// importBuilder makes the image that the Containerfile compiles in, of this machine's Go,
+// a shell, and the modules that go.sum has: nothing has to be fetched then.
+func importBuilder(t *testing.T, docker func(...string) *exec.Cmd) {
+	t.Helper()
+	text, err := os.ReadFile("../deploy/Containerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "ARG BUILDER=")
+	name, _, _ := strings.Cut(rest, "\n")
+
+	root := t.TempDir()
+	link := func(at, target string) {
+		at = filepath.Join(root, at)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.Symlink(target, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(root, "tmp"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, applet := range []string{"sh", "mkdir", "tar"} {
+		link("bin/"+applet, testenv.Debian(t, "busybox", "busybox-static"))
+	}
+	link("usr/local/go", strings.TrimSpace(string(output(t, exec.CommandContext(t.Context(), "go", "env", "GOROOT")))))
+	output(t, exec.CommandContext(t.Context(), "go", "mod", "download"))
+	cache := filepath.Join(strings.TrimSpace(string(output(t, exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE")))), "cache", "download")
+	sums, err := os.ReadFile("../go.sum")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(sums)) {
+		fields := strings.Fields(line)
+		path, err := module.EscapePath(fields[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		version := path + "/@v/" + strings.TrimSuffix(fields[1], "/go.mod")
+		for _, kind := range []string{".info", ".mod", ".zip"} {
+			file := filepath.Join(cache, version+kind)
+			if _, err := os.Stat(file); err != nil || exists(filepath.Join(root, "modules", version+kind)) {
+				continue // what nothing needs was not downloaded
+			}
+			link("modules/"+version+kind, file)
+		}
+	}
+	files := exec.CommandContext(t.Context(), "tar", "--create", "--dereference", "--directory", root, ".")
+	load := docker("import", "--change", "ENV PATH=/usr/local/go/bin:/bin", "--change", "ENV GOPROXY=file:///modules", "--change", "ENV GOTOOLCHAIN=local", "-", name)
+	if load.Stdin, err = files.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := files.Start(); err != nil {
+		t.Fatal(err)
+	}
+	output(t, load)
+	if err := files.Wait(); err != nil {
+		t.Fatalf("archiving the builder: %v", err)
+	}
+}
+
+func exists(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
 }
 
 // dockerClient is docker's command for the engine at a socket.

@@ -8,8 +8,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
-	"fmt"
 	"math/big"
 	"net"
 	"net/http"
@@ -21,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"entrepot/e2e/testenv"
 )
 
 // programs tells the test, on the machine of its own, where the programs are.
@@ -42,24 +40,10 @@ func hosts() map[string]string {
 }
 
 // settle makes the machine that of the pages: hosts have names, and what is written
-// below /etc and /var/lib is gone with it.
+// below /etc and such is gone with it.
 func settle() error {
-	scratch, err := os.MkdirTemp("", "docrun-")
-	if err != nil {
+	if err := testenv.LayOver("etc", "var/lib", "var/cache", "run", "srv", "media"); err != nil {
 		return err
-	}
-	// In memory, because an overlay cannot be written over another one.
-	if err := unix.Mount("docrun", scratch, "tmpfs", 0, ""); err != nil {
-		return fmt.Errorf("mounting a scratch: %w", err)
-	}
-	for _, dir := range []string{"etc", "var/lib", "var/cache", "run", "srv", "media"} {
-		upper, work := filepath.Join(scratch, dir, "upper"), filepath.Join(scratch, dir, "work")
-		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
-			return err
-		}
-		if err := unix.Mount("overlay", "/"+dir, "overlay", 0, fmt.Sprintf("lowerdir=/%s,upperdir=%s,workdir=%s", dir, upper, work)); err != nil {
-			return fmt.Errorf("laying over /%s: %w", dir, err)
-		}
 	}
 	return writeHosts(hosts())
 }

@@ -1,10 +1,12 @@
 package testenv
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,6 +69,29 @@ func SettleAlone() error {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
 	return raiseLoopback()
+}
+
+// LayOver has what is written below directories of a machine of one's own ("etc") be
+// gone with it.
+func LayOver(dirs ...string) error {
+	scratch, err := os.MkdirTemp("", "alone-")
+	if err != nil {
+		return err
+	}
+	// In memory, because an overlay cannot be written over another one.
+	if err := unix.Mount("alone", scratch, "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mounting a scratch: %w", err)
+	}
+	for _, dir := range dirs {
+		upper, work := filepath.Join(scratch, dir, "upper"), filepath.Join(scratch, dir, "work")
+		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+			return err
+		}
+		if err := unix.Mount("overlay", "/"+dir, "overlay", 0, fmt.Sprintf("lowerdir=/%s,upperdir=%s,workdir=%s", dir, upper, work)); err != nil {
+			return fmt.Errorf("laying over /%s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 func raiseLoopback() error {

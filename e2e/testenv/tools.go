@@ -39,6 +39,7 @@ func pins() []pin {
 		{pkg: "github.com/containerd/containerd/v2/cmd/ctr", version: "v2.4.2"},
 		{pkg: "github.com/containerd/containerd/v2/cmd/containerd", version: "v2.4.2"},
 		{pkg: "github.com/docker/compose/v5/cmd", version: "v5.6.0", as: "docker-compose", within: "github.com/docker/compose/v5"},
+		{pkg: "sigs.k8s.io/cri-tools/cmd/crictl", version: "v1.37.0"},
 		{pkg: "helm.sh/helm/v3/cmd/helm", version: "v3.22.0"},
 		{pkg: "github.com/sigstore/cosign/v3/cmd/cosign", version: "v3.1.3"},
 		{pkg: "github.com/versity/versitygw/cmd/versitygw", version: "v1.8.0"},
@@ -56,8 +57,8 @@ func ToolNames() []string {
 }
 
 // Tool returns the path of a program from a pinned Go module: minio,
-// versitygw, registry (distribution's), containerd, ctr, docker-compose, crane,
-// oras, helm, cosign or conformance. It is built once for all tests of this working tree. When it
+// versitygw, registry (distribution's), containerd, ctr, crictl,
+// docker-compose, crane, oras, helm, cosign or conformance. It is built once for all tests of this working tree. When it
 // cannot be, the test ends as [Missing] says.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
