@@ -52,6 +52,7 @@ func valueKinds() map[reflect.Type]confdoc.Kind {
 		reflect.TypeFor[Percent]():     {Name: "percentage"},
 		reflect.TypeFor[Address]():     {Name: "address"},
 		reflect.TypeFor[URL]():         {Name: "URL"},
+		reflect.TypeFor[SourceURL]():   {Name: "URL"},
 		reflect.TypeFor[[]URL]():       {Name: "list of URLs"},
 		reflect.TypeFor[Secret]():      {Name: "secret"},
 		reflect.TypeFor[Path]():        {Name: "path"},

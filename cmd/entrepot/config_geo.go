@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 
 	"entrepot/geo/locate"
 )
@@ -22,22 +24,36 @@ type GeoConfig struct {
 	Prefixes []GeoPrefixConfig `yaml:"prefixes"`
 }
 
+// SourceURL is where a file is downloaded from. Unlike a [URL] it may have a user and
+// a query: providers of databases want both.
+type SourceURL string
+
+// UnmarshalText reads a URL.
+func (u *SourceURL) UnmarshalText(text []byte) error {
+	parsed, err := url.Parse(string(text))
+	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Hostname() == "" || parsed.Fragment != "" {
+		return errors.New("is not a URL; write it with http:// or https:// and a host, such as https://user:password@databases.example.org/city.mmdb.gz")
+	}
+	*u = SourceURL(text)
+	return nil
+}
+
 // GeoSourcesConfig is what `entrepot geo update` downloads.
 type GeoSourcesConfig struct {
 	// where `entrepot geo update` has aws.json from
-	AWS URL `yaml:"aws"`
+	AWS SourceURL `yaml:"aws"`
 	// azure.json ("Service Tags"): its URL changes every week
-	Azure URL `yaml:"azure"`
+	Azure SourceURL `yaml:"azure"`
 	// gcp.json
-	GCP URL `yaml:"gcp"`
+	GCP SourceURL `yaml:"gcp"`
 	// oracle.json
-	Oracle URL `yaml:"oracle"`
-	// city.mmdb, plain, gzip or a tar archive within gzip; may have a user and `${file:PATH}`
-	City URL `yaml:"city"`
+	Oracle SourceURL `yaml:"oracle"`
+	// city.mmdb, plain, gzip or a tar archive within gzip; may have a user and a query: `https://${USER}:${file:PATH}@host/path?suffix=tar.gz`
+	City SourceURL `yaml:"city"`
 	// asn.mmdb
-	ASN URL `yaml:"asn"`
+	ASN SourceURL `yaml:"asn"`
 	// country.mmdb
-	Country URL `yaml:"country"`
+	Country SourceURL `yaml:"country"`
 }
 
 // SetDefaults sets the sources that clouds keep at one place.

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"entrepot/geo"
 	"entrepot/geo/choice"
@@ -179,12 +181,14 @@ func printExplanation(out io.Writer, e *geo.Explanation) error {
 func geoUpdateCommand() *cobra.Command {
 	var file string
 	var force bool
+	var every time.Duration
 	cmd := &cobra.Command{
 		Use:   "update --config FILE",
 		Short: "Download address ranges and location databases",
 		Long: `Update downloads what router.geo.sources names into router.geo.dir, checks it,
 and puts it in place at once; a running router takes it into use within 30 s.
-What fails leaves the file that was there. Run it once a day.`,
+What fails leaves the file that was there. Run it once a day, or have it run on
+with --every: then what fails is told, and tried again within the hour.`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			cfg, err := routerOf(file)
@@ -194,19 +198,58 @@ What fails leaves the file that was there. Run it once a day.`,
 			if cfg.Geo.Dir == "" {
 				return fmt.Errorf("%s has no router.geo.dir, the folder for what is downloaded; add it", file)
 			}
-			all, err := locate.Update(cmd.Context(), locate.UpdateConfig{Dir: string(cfg.Geo.Dir), Sources: cfg.Geo.Sources.urls(), Force: force})
-			if err != nil {
-				return err
+			update := func(ctx context.Context) error {
+				all, err := locate.Update(ctx, locate.UpdateConfig{Dir: string(cfg.Geo.Dir), Sources: cfg.Geo.Sources.urls(), Force: force})
+				if err != nil {
+					return err
+				}
+				return printUpdates(cmd.OutOrStdout(), all)
 			}
-			return printUpdates(cmd.OutOrStdout(), all)
+			if !cmd.Flags().Changed("every") {
+				return update(cmd.Context())
+			}
+			if every < time.Minute {
+				return fmt.Errorf("--every is %v: sources are not to be asked more than once a minute", every)
+			}
+			ctx, end := untilSignal(cmd)
+			defer end()
+			repeat(ctx, every, update, func(err error) {
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "entrepot: "+err.Error()) // there is nowhere else to tell it
+			})
+			return nil
 		}),
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file with a router")
 	cmd.Flags().BoolVar(&force, "force", false, "take also what is older than what is there, or less than half of it")
+	cmd.Flags().DurationVar(&every, "every", 0, "run on, and do it again so long after the last time, such as 24h")
 	if err := cmd.MarkFlagRequired("config"); err != nil {
 		panic(err) // the flag was defined above
 	}
 	return cmd
+}
+
+// retryUpdate is how long after a failure an update is tried again, at most.
+const retryUpdate = time.Hour
+
+// repeat does something at once, and again and again until ctx is over. What fails is
+// told, and done again sooner.
+func repeat(ctx context.Context, every time.Duration, do func(context.Context) error, tell func(error)) {
+	for {
+		wait := every
+		err := do(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			tell(err)
+			wait = min(every, retryUpdate)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // printUpdates says what became of each file. The error is that of those that

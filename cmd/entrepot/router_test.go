@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -248,7 +249,8 @@ func TestGeoLiftTakesAMirrorOutOfTheFile(t *testing.T) {
 
 func TestGeoUpdateDownloadsWhatIsConfigured(t *testing.T) {
 	ranges := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/gcp" {
+		// As providers of databases want it: an account, and a query.
+		if user, password, _ := r.BasicAuth(); r.URL.Path != "/gcp" || user != "me" || password != "pass" || r.URL.RawQuery != "suffix=json" {
 			http.NotFound(w, r)
 			return
 		}
@@ -256,7 +258,9 @@ func TestGeoUpdateDownloadsWhatIsConfigured(t *testing.T) {
 	}))
 	defer ranges.Close()
 	dir := filepath.Join(t.TempDir(), "geo")
-	sources := fmt.Sprintf("geo: {dir: %q, sources: {aws: %q, gcp: %q, oracle: %q}}", dir, ranges.URL+"/aws", ranges.URL+"/gcp", ranges.URL+"/gcp")
+	password := writeFile(t, t.TempDir(), "password", "pass\n")
+	asked := strings.Replace(ranges.URL, "http://", "http://me:${file:"+password+"}@", 1) + "/gcp?suffix=json"
+	sources := fmt.Sprintf("geo: {dir: %q, sources: {aws: %q, gcp: %q, oracle: %q}}", dir, ranges.URL+"/aws", asked, asked)
 	config := fmt.Sprintf(routerRoles, "https://o.example.org", "https://e.example.org", "https://s.example.org")
 	before, after, _ := strings.Cut(config, "geo: {")
 	_, after, _ = strings.Cut(after, "\n")
@@ -268,5 +272,24 @@ func TestGeoUpdateDownloadsWhatIsConfigured(t *testing.T) {
 	stdout, stderr, _ = finish(t, command(t, "geo", "where", "--config", file, "--client", "192.0.2.1"))
 	if !strings.Contains(stdout, "192.0.2.1 is in DE gcp europe-west3 (source: ") {
 		t.Errorf("%s%s", stdout, stderr)
+	}
+	if _, stderr, status := finish(t, command(t, "geo", "update", "--config", file, "--every", "1s")); status != 1 || !strings.Contains(stderr, "more than once a minute") {
+		t.Errorf("every second: status %d, %s", status, stderr)
+	}
+
+	// As a container beside a router: it ends when it is told to, and not by what failed.
+	beside := command(t, "geo", "update", "--config", file, "--every", "24h")
+	errs, err := beside.StderrPipe()
+	if err == nil {
+		err = beside.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(errs).ReadString('\n'); err != nil || !strings.Contains(line, "aws: the download is not taken") {
+		t.Errorf("it says %q, %v", line, err)
+	}
+	if err := errors.Join(beside.Process.Signal(syscall.SIGTERM), beside.Wait()); err != nil {
+		t.Errorf("stopped: %v", err)
 	}
 }

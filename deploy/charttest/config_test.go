@@ -2,6 +2,7 @@ package charttest
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,6 +68,8 @@ func (e entrepot) content(t *testing.T, name string) string {
 			t.Fatal(err)
 		}
 		return string(text)
+	case strings.HasSuffix(name, "/login"):
+		return "user:password" // of a URL
 	default:
 		return "a secret of some length"
 	}
@@ -132,6 +135,56 @@ func (r release) configuration(t *testing.T, w workload) string {
 	}
 	t.Fatalf("%v has no configuration", w)
 	return ""
+}
+
+// Where clients are is fetched beside each router, or by one job for all of them: with
+// the configuration and secrets that the router has, into the folder that it reads.
+func TestGeoUpdateFetchesIntoTheFolderThatRoutersRead(t *testing.T) {
+	const folder = "/var/lib/entrepot/geo"
+	mounted := func(spec core.PodSpec, c core.Container) string {
+		for _, m := range c.VolumeMounts {
+			for _, v := range spec.Volumes {
+				switch {
+				case m.MountPath != folder || m.Name != v.Name:
+				case v.PersistentVolumeClaim != nil:
+					return fmt.Sprintf("claim %s, read-only %v", v.PersistentVolumeClaim.ClaimName, m.ReadOnly)
+				case v.EmptyDir != nil:
+					return fmt.Sprintf("a folder of the pod, read-only %v", m.ReadOnly)
+				}
+			}
+		}
+		return "nothing"
+	}
+	for claim, want := range map[string][]string{
+		"":       {"entrepot serve: a folder of the pod, read-only true", "geo-update geo update, every 24h: a folder of the pod, read-only false"},
+		"places": {"entrepot serve: claim places, read-only true", "geo-update geo update: claim places, read-only false"},
+	} {
+		r, err := readRelease(render(t, "--values", chart+"/examples/whole-system.yaml", "--set", "router.geoUpdate.existingClaim="+claim))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range r.violations() {
+			t.Errorf("claim %q: %s", claim, v)
+		}
+		var got []string
+		for _, w := range r.workloads {
+			spec := w.pod.Spec
+			for _, c := range slices.Concat(spec.Containers, spec.InitContainers) {
+				what := c.Name + " " + strings.ReplaceAll(strings.Join(c.Args, " "), " --config /etc/entrepot/config/entrepot.yaml", "")
+				if where := mounted(spec, c); where != "nothing" {
+					got = append(got, strings.ReplaceAll(what, " --every ", ", every ")+": "+where)
+				}
+				beside := c.RestartPolicy != nil && *c.RestartPolicy == core.ContainerRestartPolicyAlways
+				if len(spec.InitContainers) > 0 && c.Name == spec.InitContainers[0].Name && !beside {
+					t.Errorf("%v waits for %s before it starts", w, c.Name)
+				}
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("claim %q: there are %q, want %q", claim, got, want)
+		}
+	}
 }
 
 // What promotion is told is something that the command understands.

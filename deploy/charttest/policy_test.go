@@ -120,7 +120,8 @@ func (r release) checkPod(w workload, add adder) {
 	if spec.SecurityContext == nil || spec.SecurityContext.RunAsUser == nil || *spec.SecurityContext.RunAsUser == 0 {
 		add(w, "does not say which user it runs as")
 	}
-	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+	for i, c := range slices.Concat(spec.Containers, spec.InitContainers) {
+		serves := w.serves && i < len(spec.Containers)
 		if c.SecurityContext == nil || c.SecurityContext.ReadOnlyRootFilesystem == nil || !*c.SecurityContext.ReadOnlyRootFilesystem {
 			add(w, "container %s can write to its root file system", c.Name)
 		}
@@ -131,7 +132,7 @@ func (r release) checkPod(w workload, add adder) {
 		if !tagged || tag == "latest" {
 			add(w, "container %s has the image %s, without tag and digest", c.Name, c.Image)
 		}
-		if w.serves && (c.LivenessProbe == nil || c.ReadinessProbe == nil || c.StartupProbe == nil) {
+		if serves && (c.LivenessProbe == nil || c.ReadinessProbe == nil || c.StartupProbe == nil) {
 			add(w, "container %s lacks a probe", c.Name)
 		}
 		r.checkReferences(w, c, add)

@@ -109,6 +109,8 @@ func TestWrongValuesAreRefusedWithTheirName(t *testing.T) {
 		"an address of one's own":   {"node.config.listen=:80", "node.config.listen is the chart's to set"},
 		"a router without mirrors":  {"router.enabled=true", "router.config.mirrors is empty"},
 		"promotion without a tree":  {"promotion.job.enabled=true", "promotion.tree is empty"},
+		"a pod killed too soon":     {"node.config.shutdown_timeout=1m30s", "with a shutdown_timeout of 1m30s it has to be at least 105"},
+		"a folder of one's own":     {"router.enabled=true,router.geoUpdate.enabled=true,router.config.geo.dir=/x", "router.config.geo.dir is the chart's to set"},
 		"an Ingress without hosts":  {"node.ingress.enabled=true", "node.ingress.hosts is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -143,7 +143,7 @@ func (u *updater) download(ctx context.Context, path string) (data []byte, modif
 	}
 	resp, err := u.Client.Do(req)
 	if err != nil {
-		return nil, modified, err // it has the URL without a password
+		return nil, modified, fmt.Errorf("asking %s: %w", shown(parsed), withoutURL(err))
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
@@ -151,7 +151,7 @@ func (u *updater) download(ctx context.Context, path string) (data []byte, modif
 	case http.StatusNotModified:
 		return nil, modified, nil
 	default:
-		return nil, modified, fmt.Errorf("%w: %s answers %s", ErrUpdate, parsed.Redacted(), resp.Status)
+		return nil, modified, fmt.Errorf("%w: %s answers %s", ErrUpdate, shown(parsed), resp.Status)
 	}
 	modified, _ = http.ParseTime(resp.Header.Get("Last-Modified"))
 	data, err = readBounded(resp.Body)
@@ -159,9 +159,26 @@ func (u *updater) download(ctx context.Context, path string) (data []byte, modif
 		data, err = unpack(data)
 	}
 	if err != nil {
-		return nil, modified, fmt.Errorf("reading %s: %w", parsed.Redacted(), err)
+		return nil, modified, fmt.Errorf("reading %s: %w", shown(parsed), err)
 	}
 	return data, modified, nil
+}
+
+// shown is a source as it may be told: keys may be in its query.
+func shown(u *url.URL) string {
+	told := *u
+	if told.RawQuery != "" {
+		told.RawQuery = "…"
+	}
+	return told.Redacted()
+}
+
+// withoutURL is what an error of a request says beside its URL.
+func withoutURL(err error) error {
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return failed.Err
+	}
+	return err
 }
 
 func readBounded(r io.Reader) ([]byte, error) {

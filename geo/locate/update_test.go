@@ -154,7 +154,7 @@ func TestUpdateOfADatabase(t *testing.T) {
 func TestUpdateSaysWhatFailed(t *testing.T) {
 	s := newSource(t)
 	all, err := Update(t.Context(), UpdateConfig{Dir: t.TempDir(), Sources: map[string]string{
-		"aws": s.URL + "/nothing", "gcp": "ftp://x/y", "moon": s.URL + "/moon", "oracle": strings.Replace(s.URL, "http://", "http://user:secret@", 1) + "/nothing",
+		"aws": s.URL + "/nothing", "gcp": "ftp://x/y", "moon": s.URL + "/moon", "oracle": strings.Replace(s.URL, "http://", "http://user:secret@", 1) + "/nothing?key=secret",
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -81,6 +81,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and (eq .role "origin") .v.htpasswdSecret -}}
   {{- $_ := set $section "htpasswd" "/etc/entrepot/htpasswd/htpasswd" -}}
 {{- end -}}
+{{- if and (eq .role "router") .v.geoUpdate.enabled -}}
+  {{- $geo := deepCopy (default dict $section.geo) -}}
+  {{- if hasKey $geo "dir" }}{{ fail "router.config.geo.dir is the chart's to set where router.geoUpdate is enabled" }}{{ end -}}
+  {{- $_ := set $section "geo" (set $geo "dir" "/var/lib/entrepot/geo") -}}
+{{- end -}}
 {{- if and (eq .role "router") (not $section.mirrors) -}}
   {{- fail "router.config.mirrors is empty: a router needs mirrors to send clients to" -}}
 {{- end -}}
@@ -100,6 +105,26 @@ admin:
   {{- $v = mustMergeOverwrite (deepCopy .v) (dict "config" (dict "mirrors" (list "any"))) -}}
 {{- end -}}
 {{- include "entrepot.config" (dict "root" .root "role" .role "v" $v) | sha256sum -}}
+{{- end -}}
+
+{{/* A duration of a configuration in seconds. */}}
+{{- define "entrepot.seconds" -}}
+{{- $sum := 0.0 -}}
+{{- range regexFindAll "[0-9.]+(ms|s|m|h|d)" . -1 -}}
+  {{- $unit := get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) (regexFind "[a-z]+$" .) -}}
+  {{- $sum = addf $sum (mulf (regexFind "^[0-9.]+" . | float64) $unit) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
+{{/* Refuses what would have pods killed in the middle of a transfer: the cluster counts from the sleep on, and what is left after the
+last transfer may take 10 s. */}}
+{{- define "entrepot.checkGrace" -}}
+{{- $timeout := default (ternary "10s" "30s" (eq .role "router")) .v.config.shutdown_timeout -}}
+{{- $needed := addf (include "entrepot.seconds" $timeout | float64) (float64 .v.preStopSleepSeconds) 10 | ceil | int -}}
+{{- if lt (int .v.terminationGracePeriodSeconds) $needed -}}
+  {{- fail (printf "%s.terminationGracePeriodSeconds is %d: with a shutdown_timeout of %s it has to be at least %d" .role (int .v.terminationGracePeriodSeconds) $timeout $needed) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The pod security standard's restricted level. */}}

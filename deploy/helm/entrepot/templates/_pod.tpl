@@ -1,6 +1,84 @@
+{{/* The environment of a container that reads the configuration of a role. */}}
+{{- define "entrepot.env" -}}
+env:
+  - name: ADMIN_TOKEN
+    valueFrom:
+      secretKeyRef: {name: {{ include "entrepot.adminSecret" .root }}, key: token}
+  {{- with .v.env }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- with .v.envFrom }}
+envFrom: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What such a container reads, and its scratch. */}}
+{{- define "entrepot.mounts" -}}
+- {name: config, mountPath: /etc/entrepot/config, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+{{- if .v.tlsSecret }}
+- {name: tls, mountPath: /etc/entrepot/tls, readOnly: true}
+{{- end }}
+{{- if .v.htpasswdSecret }}
+- {name: htpasswd, mountPath: /etc/entrepot/htpasswd, readOnly: true}
+{{- end }}
+{{- range $name, $secret := .v.secretMounts }}
+- {name: secret-{{ $name }}, mountPath: /etc/entrepot/secrets/{{ $name }}, readOnly: true}
+{{- end }}
+{{- with .v.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The volumes of those mounts. */}}
+{{- define "entrepot.volumes" -}}
+- name: config
+  configMap: {name: {{ include "entrepot.fullname" .root }}-{{ .role }}}
+- name: tmp
+  emptyDir: {sizeLimit: 1Gi}
+{{- with .v.tlsSecret }}
+- name: tls
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- with .v.htpasswdSecret }}
+- name: htpasswd
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- range $name, $secret := .v.secretMounts }}
+- name: secret-{{ $name }}
+  secret: {secretName: {{ $secret }}}
+{{- end }}
+{{- with .v.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The container that fetches what a router locates clients by. Takes what entrepot.pod takes, and (list of arguments) as "more". */}}
+{{- define "entrepot.geoUpdate" -}}
+name: geo-update
+image: {{ include "entrepot.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+args: [geo, update, --config, /etc/entrepot/config/entrepot.yaml{{ range .more }}, {{ . }}{{ end }}]
+securityContext: {{- include "entrepot.containerSecurity" . | nindent 2 }}
+{{ include "entrepot.env" . }}
+resources: {{- toYaml .v.geoUpdate.resources | nindent 2 }}
+volumeMounts:
+  {{- include "entrepot.mounts" . | nindent 2 }}
+  - {name: geo, mountPath: /var/lib/entrepot/geo}
+{{- end -}}
+
+{{/* Where it is kept. */}}
+{{- define "entrepot.geoVolume" -}}
+- name: geo
+  {{- if .v.geoUpdate.existingClaim }}
+  persistentVolumeClaim: {claimName: {{ .v.geoUpdate.existingClaim }}}
+  {{- else }}
+  emptyDir: {sizeLimit: 2Gi}
+  {{- end }}
+{{- end -}}
+
 {{/* The pod of a role, as the template of a Deployment or StatefulSet. Takes (dict "root" $ "role" "node" "v" .Values.node). */}}
 {{- define "entrepot.pod" -}}
-{{- $full := include "entrepot.fullname" .root -}}
+{{- $geo := and (eq .role "router") .v.geoUpdate.enabled -}}
+{{- include "entrepot.checkGrace" . -}}
 metadata:
   labels: {{- include "entrepot.labels" . | nindent 4 }}
     {{- with .v.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
@@ -38,20 +116,19 @@ spec:
         matchLabels: {{- include "entrepot.selectorLabels" $ | nindent 10 }}
     {{- end }}
   {{- end }}
+  {{- if and $geo (not .v.geoUpdate.existingClaim) }}
+  # Beside the router for as long as that runs: what fails is tried again, and keeps nobody from starting.
+  initContainers:
+    - restartPolicy: Always
+      {{- include "entrepot.geoUpdate" (merge (dict "more" (list "--every" .v.geoUpdate.every)) .) | nindent 6 }}
+  {{- end }}
   containers:
     - name: entrepot
       image: {{ include "entrepot.image" .root }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
       args: [serve, --config, /etc/entrepot/config/entrepot.yaml]
       securityContext: {{- include "entrepot.containerSecurity" . | nindent 8 }}
-      env:
-        - name: ADMIN_TOKEN
-          valueFrom:
-            secretKeyRef: {name: {{ include "entrepot.adminSecret" .root }}, key: token}
-        {{- with .v.env }}{{ toYaml . | nindent 8 }}{{ end }}
-      {{- with .v.envFrom }}
-      envFrom: {{- toYaml . | nindent 8 }}
-      {{- end }}
+      {{- include "entrepot.env" . | nindent 6 }}
       ports:
         - {name: http, containerPort: {{ include "entrepot.port" .role }}, protocol: TCP}
         - {name: admin, containerPort: 9090, protocol: TCP}
@@ -78,24 +155,13 @@ spec:
       {{- end }}
       resources: {{- toYaml .v.resources | nindent 8 }}
       volumeMounts:
-        - {name: config, mountPath: /etc/entrepot/config, readOnly: true}
+        {{- include "entrepot.mounts" . | nindent 8 }}
         - {name: data, mountPath: /var/lib/entrepot}
-        - {name: tmp, mountPath: /tmp}
-        {{- if .v.tlsSecret }}
-        - {name: tls, mountPath: /etc/entrepot/tls, readOnly: true}
+        {{- if $geo }}
+        - {name: geo, mountPath: /var/lib/entrepot/geo, readOnly: true}
         {{- end }}
-        {{- if .v.htpasswdSecret }}
-        - {name: htpasswd, mountPath: /etc/entrepot/htpasswd, readOnly: true}
-        {{- end }}
-        {{- range $name, $secret := .v.secretMounts }}
-        - {name: secret-{{ $name }}, mountPath: /etc/entrepot/secrets/{{ $name }}, readOnly: true}
-        {{- end }}
-        {{- with .v.extraVolumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
   volumes:
-    - name: config
-      configMap: {name: {{ $full }}-{{ .role }}}
-    - name: tmp
-      emptyDir: {sizeLimit: 1Gi}
+    {{- include "entrepot.volumes" . | nindent 4 }}
     {{- if eq .role "router" }}
     - name: data
       emptyDir: {sizeLimit: 1Gi}
@@ -103,17 +169,7 @@ spec:
     - name: data
       emptyDir: {sizeLimit: {{ .v.volume.size }}}
     {{- end }}
-    {{- with .v.tlsSecret }}
-    - name: tls
-      secret: {secretName: {{ . }}}
+    {{- if $geo }}
+    {{- include "entrepot.geoVolume" . | nindent 4 }}
     {{- end }}
-    {{- with .v.htpasswdSecret }}
-    - name: htpasswd
-      secret: {secretName: {{ . }}}
-    {{- end }}
-    {{- range $name, $secret := .v.secretMounts }}
-    - name: secret-{{ $name }}
-      secret: {secretName: {{ $secret }}}
-    {{- end }}
-    {{- with .v.extraVolumes }}{{ toYaml . | nindent 4 }}{{ end }}
 {{- end -}}
