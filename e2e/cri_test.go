@@ -38,10 +38,13 @@ func TestKubernetesPullsThroughWhatTheCommandConfigured(t *testing.T) {
 	for _, version := range []int{1, 2} {
 		for _, through := range []string{"node", "router"} {
 			t.Run(fmt.Sprintf("containerd %d, %s", version, through), func(t *testing.T) {
-				asked, content := testenv.StartTap(t, startNode(t, registry.URL(), testenv.NodeConfig{}).URL()), (*testenv.Tap)(nil)
-				if content = asked; through == "router" {
+				var asked, content *testenv.Tap // where containerd is sent, and where content is
+				if through == "router" {
 					router, _, near := regions(t, registry.URL())
 					asked, content = testenv.StartTap(t, router.URL()), near
+				} else {
+					asked = testenv.StartTap(t, startNode(t, registry.URL(), testenv.NodeConfig{}).URL())
+					content = asked
 				}
 				cri := testenv.NewCRI(t, testenv.Containerd{Version: version})
 				if err := os.WriteFile(file, []byte(cri.Config()), 0o600); err != nil {
