@@ -249,8 +249,10 @@ func (c *composed) wantInBucket(app testenv.Artifact) {
 			if err == nil {
 				break
 			}
-			if ctx.Err() != nil {
+			select {
+			case <-ctx.Done():
 				c.t.Fatalf("the bucket has no %s: %v", key, err)
+			case <-time.After(50 * time.Millisecond):
 			}
 		}
 	}
