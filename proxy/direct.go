@@ -104,7 +104,7 @@ func (d *direct) seek(ctx context.Context, offset int64, toEnd bool) error {
 	if run && (len(d.verifiers) > 0 || !toEnd) || d.tail != nil && offset >= d.tailAt {
 		return nil
 	}
-	d.verifiers = nil
+	d.verifiers, d.tail = nil, nil
 	if offset == 0 || d.prefix != nil && !d.started || toEnd && d.in.end == 0 {
 		d.verifiers = d.goal.verifiers()
 	}

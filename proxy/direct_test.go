@@ -54,6 +54,35 @@ func TestResumedDownloadOfWhatIsNotStoredIsVerifiedWhole(t *testing.T) {
 	}
 }
 
+// A part that comes again to a verified end is verified by itself: its bytes are of
+// another answer of upstream.
+func TestPartsOfOneResponseAreEachVerified(t *testing.T) {
+	const size = 4 * mib
+	for name, wrong := range map[string]int{"in what is new": 2 * mib, "in nothing": -1} {
+		t.Run(name, func(t *testing.T) {
+			up := newScript(t)
+			d, body := up.blob(size, uint64(3+wrong))
+			n := unstored(t, up)
+			header := fmt.Sprintf("bytes=%d-,100000-%d", size-tailSize, size-tailSize+9)
+			whole := 0
+			up.do(func(w http.ResponseWriter, r *http.Request, _ int) bool {
+				if r.Header.Get("Range") == "" {
+					whole++
+				}
+				bad := bytes.Clone(body)
+				if wrong >= 0 && whole > 2 { // the fill's, and that of the first part, are right
+					bad[wrong] ^= 1
+				}
+				up.serve(w, r, served{body: bad})
+				return true
+			})
+			if got := n.get(t, blobPath(d), "Range", header); (got.err == nil) != (wrong < 0) {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
 // What ends before the end of the blob completes nothing: it costs what it has.
 func TestRangeInTheMiddleOfWhatIsNotStoredIsFetchedAlone(t *testing.T) {
 	up := newScript(t)

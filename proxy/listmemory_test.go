@@ -131,3 +131,44 @@ func TestListOfNothingIsNoBombInMemory(t *testing.T) {
 		}
 	}
 }
+
+// What was recorded is served when upstream is gone, as much of it at once as there is
+// memory for.
+func TestHugeListsInRecordsAreBoundedInMemory(t *testing.T) {
+	const repositories, clients, bound = 24, 4, 320 * mib
+	up := newScript(t)
+	n := startNode(t, t.TempDir(), []string{up.URL}, patient, func(c *Config) { c.ListMemory = 64 * mib })
+	n.Server.Config.Handler = n.Handler(registry.NewHandler(registry.Config{Backend: n.Node, ManifestMemory: 64 * mib}))
+	list := listRecord[string]{Checked: time.Now().Add(-2 * time.Minute)} // not fresh, and good enough
+	for i := range 300_000 {
+		list.Items = append(list.Items, fmt.Sprintf("tag-%06d", i))
+	}
+	for i := range repositories {
+		n.writeRecord(nameKey{n.upstreams["docker.io"], fmt.Sprintf("r%d", i), "tags"}.recordKey(listRecords), list, false)
+	}
+	list.Items = nil
+	up.Close()
+	most := liveHeap(t)
+	var (
+		asking  sync.WaitGroup
+		mu      sync.Mutex
+		answers = map[int]int{}
+	)
+	for i := range repositories * clients {
+		asking.Go(func() {
+			resp := n.open(t, fmt.Sprintf("/v2/r%d/tags/list", i/clients))
+			mu.Lock()
+			defer mu.Unlock()
+			answers[resp.StatusCode]++
+		})
+	}
+	asking.Wait()
+	got := most()
+	t.Logf("%d MiB at most in use; answers: %v", got/mib, answers)
+	if got > bound {
+		t.Errorf("%d MiB were in use, want at most %d", got/mib, bound/mib)
+	}
+	if answers[200] == 0 || answers[200]+answers[503] != repositories*clients {
+		t.Errorf("answers: %v, want some 200 and else 503", answers)
+	}
+}

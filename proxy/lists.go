@@ -32,6 +32,11 @@ const (
 	// maxPages and maxListSize bound what is read of one list.
 	maxPages    = 1000
 	maxListSize = 32 << 20 // bytes of JSON, over all pages
+	// decodedSize is how many times its size a record of a list takes while it is decoded,
+	// about.
+	decodedSize = 4
+	// listLoads is how many records of lists are read at once.
+	listLoads = 4
 )
 
 // listRecord is the JSON value of list and referrer records.
@@ -55,22 +60,25 @@ func newLists[T any](n *Node, kind string, weigh func(T) int64, same func(a, b T
 		return list.items, nil
 	}
 	l.load = func(key nameKey) ([]T, time.Time, bool, error) {
-		// One at a time: how large a record is, only reading it tells.
-		n.listLoading.Lock()
-		defer n.listLoading.Unlock()
-		var r listRecord[T]
-		if !n.readRecord(key.recordKey(kind), &r) {
-			return nil, time.Time{}, false, nil
-		}
+		// A few at a time: how large a record is, only reading it tells.
+		n.listLoading <- struct{}{}
+		defer func() { <-n.listLoading }()
+		b, err := n.record(key.recordKey(kind))
 		taken := room{of: n.listMemory}
+		if full := taken.grow(decodedSize * int64(len(b))); full != nil {
+			return nil, time.Time{}, false, full
+		}
+		var r listRecord[T]
+		ok := n.decodeRecord(key.recordKey(kind), b, err, &r)
+		taken.close()
 		for i := range r.Items {
-			if err := taken.grow(weigh(r.Items[i])); err != nil {
+			if full := taken.grow(weigh(r.Items[i])); full != nil {
 				taken.close()
-				return nil, time.Time{}, false, err
+				return nil, time.Time{}, false, full
 			}
 		}
 		keep(&taken, r.Items)
-		return r.Items, r.Checked, true, nil
+		return r.Items, r.Checked, ok, nil
 	}
 	l.save = func(key nameKey, items []T, checked time.Time, changed bool) {
 		n.writeRecord(key.recordKey(kind), listRecord[T]{items, checked}, changed)

@@ -131,7 +131,7 @@ type Node struct {
 	lists           *names[[]string]
 	referrers       *names[[]ocispec.Descriptor]
 	listMemory      *listMemory
-	listLoading     sync.Mutex // held while the record of a list is read
+	listLoading     chan struct{} // holds one for each record of a list that is being read
 	manifests       *lru.Cache[nameKey, *registry.ManifestHead]
 	manifestFlights flights[*registry.Manifest]
 	sizes           sizes
@@ -206,6 +206,7 @@ func New(cfg Config) (*Node, error) {
 	n.fills = newFillSet(cfg.Local, slots, n.log, m, n.blobStored)
 	n.tags = n.newTags()
 	n.files = n.newFileNames()
+	n.listLoading = make(chan struct{}, listLoads)
 	n.listMemory = &listMemory{most: cfg.ListMemory, drop: func() { n.lists.entries.Purge(); n.referrers.entries.Purge() }}
 	n.lists = newLists(n, listRecords, tagWeight, func(a, b string) bool { return a == b }, n.fetchTags)
 	n.referrers = newLists(n, referrerRecords, descriptorWeight, sameDescriptor, n.fetchReferrers)

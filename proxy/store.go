@@ -272,6 +272,11 @@ func (n *Node) record(key string) ([]byte, error) {
 // that can be used.
 func (n *Node) readRecord(key string, v any) (ok bool) {
 	b, err := n.record(key)
+	return n.decodeRecord(key, b, err, v)
+}
+
+// decodeRecord is readRecord of what record gave.
+func (n *Node) decodeRecord(key string, b []byte, err error, v any) (ok bool) {
 	if err == nil {
 		err = json.Unmarshal(b, v)
 	}

@@ -19,7 +19,7 @@ type importing struct {
 	names               []string // what the ledger calls what is pushed to
 	unproven            bool
 
-	step func() // before each name of a node's; tests break off there. Nil for nothing
+	step func() // after each step of an import into a node; tests break off there. Nil for nothing
 }
 
 func importCommand() *cobra.Command {

@@ -221,7 +221,7 @@ func TestAnImportThatBreaksOffChangesNoName(t *testing.T) {
 		},
 	}
 	for step := range len(images) + len(files) + len(images) { // their content, and what images consist of
-		breaks[fmt.Sprintf("before step %d", step)] = func(t *testing.T, config, _ string) { importBroken(t, newer, config, step) }
+		breaks[fmt.Sprintf("after step %d", step)] = func(t *testing.T, config, _ string) { importBroken(t, newer, config, step) }
 	}
 	for name, interrupt := range breaks {
 		t.Run(name, func(t *testing.T) {
@@ -242,7 +242,7 @@ func TestAnImportThatBreaksOffChangesNoName(t *testing.T) {
 	}
 }
 
-// importBroken runs an import that is interrupted before a step.
+// importBroken runs an import that is interrupted after a step.
 func importBroken(t *testing.T, path, config string, step int) {
 	t.Helper()
 	ctx, end := context.WithCancel(t.Context())
@@ -269,7 +269,7 @@ func TestAnImportThatBreaksOffBehindTheLedgerKeepsNamesOfFiles(t *testing.T) {
 	paths := []string{"/dl.test/stable", "/dl.test/v1/tool", "/dl.test/v2/tool", "/v2/registry.test/app/manifests/v2"}
 	config, _ := farNode(t, near.key)
 	entrepot(t, "import", old, "--config", config).check(t, exitDone, "", "")
-	importBroken(t, newer, config, 4)
+	importBroken(t, newer, config, 4) // content of three, an image, and the ledger
 	got := answers(t, config, paths)
 	for path, want := range map[string]string{paths[0]: "200 after", paths[1]: "200 tool one", paths[2]: "404 ", paths[3]: "200 "} {
 		if !strings.HasPrefix(got[path], want) {
@@ -292,7 +292,7 @@ func TestAFirstImportThatBreaksOffShowsNothing(t *testing.T) {
 		importBroken(t, path, config, step)
 		for path, got := range answers(t, config, paths) {
 			if !strings.HasPrefix(got, "404 ") {
-				t.Errorf("broken off before step %d, %s is answered with %s", step, path, got)
+				t.Errorf("broken off after step %d, %s is answered with %s", step, path, got)
 			}
 		}
 		entrepot(t, "import", path, "--config", config).check(t, exitDone, "2 images and 1 files are in", "")

@@ -84,6 +84,7 @@ func (i *importing) load(ctx context.Context, cmd *cobra.Command, r *bundle.Read
 	if err := p.commit(ctx); err != nil {
 		return fmt.Errorf("all content is in; putting the ledger in its place: %w", err)
 	}
+	i.stepped()
 	return i.withNode(ctx, cfg, cmd.ErrOrStderr(), p, func(n *node) error { return i.record(ctx, n, p.names, ledger.File) })
 }
 
@@ -91,14 +92,14 @@ func (i *importing) load(ctx context.Context, cmd *cobra.Command, r *bundle.Read
 func (i *importing) record(ctx context.Context, n *node, names []mirror.Name, kind ledger.Kind) error {
 	names = slices.DeleteFunc(slices.Clone(names), func(n mirror.Name) bool { return n.Kind != kind })
 	into := mirror.New(ctx, mirror.Config{Node: n.engine, Store: n.dir})
-	var failed []error
-	for at := range names {
-		if i.step != nil {
-			i.step()
-		}
-		failed = append(failed, into.Fetch(ctx, names[at:at+1], func(*mirror.Name, error) {}))
+	err := into.Fetch(ctx, names, func(*mirror.Name, error) { i.stepped() })
+	return errors.Join(err, ctx.Err()) // which may have come behind the last
+}
+
+func (i *importing) stepped() {
+	if i.step != nil {
+		i.step()
 	}
-	return errors.Join(failed...)
 }
 
 // withNode has the node of a configuration, which knows what its ledgers say now, for as
@@ -226,9 +227,6 @@ func (i *importing) bring(ctx context.Context, stderr io.Writer, r *bundle.Reade
 	}
 	var failed []error
 	for at := range names {
-		if i.step != nil {
-			i.step()
-		}
 		name := &names[at]
 		bring := b.image
 		if name.Kind == ledger.File {
@@ -238,6 +236,7 @@ func (i *importing) bring(ctx context.Context, stderr io.Writer, r *bundle.Reade
 		for _, a := range attached[name.Digest] {
 			err = errors.Join(err, b.image(ctx, a.Descriptor.Digest))
 		}
+		i.stepped()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
