@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -64,20 +65,32 @@ func goroutines(admin string) (int, error) {
 	return strconv.Atoi(total[1])
 }
 
+// readWithin bounds what an admin listener is asked: its process may have no network,
+// until whoever asks goes on.
+const readWithin = 10 * time.Second
+
 // read is what an admin listener says.
 func read(url string) (string, error) {
-	request, err := http.NewRequest(http.MethodGet, url, http.NoBody)
+	_, text, err := askAdmin(url)
+	return string(text), err
+}
+
+// askAdmin asks an admin listener, also for what its header says.
+func askAdmin(url string) (header http.Header, text []byte, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readWithin)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
 	request.Header.Set("Authorization", "Bearer "+testenv.AdminToken)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	return string(text), err
+	text, err = io.ReadAll(response.Body)
+	return response.Header, text, err
 }
 
 // backTo waits until all processes hold what they held before the load.

@@ -131,10 +131,11 @@ func (w *world) isQuarantined() bool {
 // lie has the mirror send wrong bytes until the router has found that out. The router
 // is then killed, and has to remember it.
 func (w *world) lie(event) (func(), bool) {
-	if w.isDown["router"] || !w.liar.compared.Load() || w.isQuarantined() {
+	const cable = "cable of router" // without it, or the router, nobody would find out
+	if w.isDown["router"] || w.isDown[cable] || !w.liar.compared.Load() || w.isQuarantined() {
 		return nil, false
 	}
-	w.isDown["router"] = true
+	w.isDown["router"], w.isDown[cable] = true, true
 	before := w.liar.lied.Load()
 	w.liar.lies.Store(true)
 	caught := make(chan bool, 1)
@@ -154,7 +155,7 @@ func (w *world) lie(event) (func(), bool) {
 	return func() {
 		w.endLies(<-caught)
 		w.bit("dishonest mirror", w.liar.lied.Load()-before)
-		w.isDown["router"] = false
+		w.isDown["router"], w.isDown[cable] = false, false
 	}, true
 }
 

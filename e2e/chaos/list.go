@@ -63,6 +63,8 @@ func (w *world) leadsTo(region, host string) bool {
 
 // location is where a URL redirects to; empty where it does not.
 func location(ctx context.Context, url string) string {
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return ""
