@@ -56,7 +56,7 @@ func (x *exchange) hold(size int64) (held int64, err error) {
 	if size <= smallBody {
 		return 0, nil
 	}
-	if x.large.Add(size) <= x.largeLimit {
+	if all := x.large.Add(size); all <= x.largeLimit || all == size { // one alone is always sent
 		return size, nil
 	}
 	x.large.Add(-size)

@@ -10,8 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"entrepot/promote/bundle"
@@ -301,5 +304,54 @@ func TestAFirstImportThatBreaksOffShowsNothing(t *testing.T) {
 				t.Errorf("%s is answered with %s", path, got)
 			}
 		}
+	}
+}
+
+// killedImport has a process of this test import a bundle and kill itself: it is the
+// configuration, the bundle and the step after which.
+const killedImport = "ENTREPOT_TEST_KILLED_IMPORT"
+
+// A process that is killed closes nothing.
+func TestAnImportThatIsKilledChangesNoName(t *testing.T) {
+	if what := os.Getenv(killedImport); what != "" {
+		importUntilKilled(t, what)
+	}
+	near := newNearSide(t)
+	old := near.bundle(t, "old.tar", map[string]string{"app:v1": "one"}, map[string]string{"stable": "before"})
+	newer := near.bundle(t, "new.tar", map[string]string{"app:v1": "another", "app:v2": "two"}, map[string]string{"stable": "after"})
+	paths := []string{"/v2/registry.test/app/manifests/v1", "/v2/registry.test/app/manifests/v2", "/v2/registry.test/app/tags/list", "/dl.test/stable", "/dl.test/"}
+	for step := range 5 { // content of three names, and two images
+		config, _ := farNode(t, near.key)
+		entrepot(t, "import", old, "--config", config).check(t, exitDone, "", "")
+		before := answers(t, config, paths)
+		killed := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestAnImportThatIsKilledChangesNoName$")
+		killed.Env = append(os.Environ(), fmt.Sprintf("%s=%s\n%s\n%d", killedImport, config, newer, step))
+		if out, err := killed.CombinedOutput(); err == nil || killed.ProcessState.ExitCode() >= 0 {
+			t.Fatalf("the import was not killed: %v, %s", err, out)
+		}
+		if diff := cmp.Diff(before, answers(t, config, paths)); diff != "" {
+			t.Errorf("killed after step %d, what is served changed (-before +after):\n%s", step, diff)
+		}
+		entrepot(t, "import", newer, "--config", config).check(t, exitDone, "2 images and 1 files are in", "")
+		if got := answers(t, config, paths); got["/dl.test/stable"] != "200 after" || !strings.HasPrefix(got[paths[1]], "200 ") {
+			t.Errorf("after another import the node answers %v", got)
+		}
+	}
+}
+
+func importUntilKilled(t *testing.T, what string) {
+	parts := strings.Split(what, "\n")
+	step, err := strconv.Atoi(parts[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := importing{config: parts[0], step: func() {
+		if step--; step < 0 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until it comes
+		}
+	}}
+	if err := i.run(t.Context(), new(cobra.Command), parts[1:2]); err != nil {
+		t.Fatal(err)
 	}
 }
