@@ -35,13 +35,15 @@ func settle() (why string) {
 		return ""
 	}
 	if err == nil {
-		err = harness.Run(context.Background(), "cables", func(t testing.TB) {
-			c := testenv.LayCables(t, "try")
-			c.Cut("try", "127.0.0.1:80")
-			c.Mend("try", "127.0.0.1:80")
-			c.Crowd("try", 400_000)
-			c.Clear("try")
-		})
+		for range 2 { // as with two seeds
+			err = errors.Join(err, harness.Run(context.Background(), "cables", func(t testing.TB) {
+				c := testenv.LayCables(t, "try")
+				c.Cut("try", "127.0.0.1:80")
+				c.Mend("try", "127.0.0.1:80")
+				c.Crowd("try", 400_000)
+				c.Clear("try")
+			}))
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

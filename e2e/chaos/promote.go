@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// promotionTakes is about how long a promotion is at work.
+const promotionTakes = 250 * time.Millisecond
+
 // promotionTimeout is for how long a promotion may run.
 const promotionTimeout = 60 * time.Second
 
@@ -16,7 +19,7 @@ func (w *world) promote(e event) (func(), bool) {
 }
 
 func (w *world) promoteKilled(e event) (func(), bool) {
-	after := time.Duration(e.choice % uint64(800*time.Millisecond))
+	after := time.Duration(e.choice % uint64(promotionTakes))
 	ok := w.startPromotion(after, func(err error) {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() < 0 { // by a signal
 			w.bit(e.fault, 1)

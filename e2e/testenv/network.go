@@ -89,7 +89,8 @@ const cutRules = `table inet cables {
 }
 `
 
-// LayCables makes places with the names. The calling process has to have [AloneAttr].
+// LayCables makes places with the names, until the test ends. The calling process has
+// to have [AloneAttr].
 func LayCables(t testing.TB, names ...string) *Cables {
 	t.Helper()
 	c := &Cables{
@@ -104,6 +105,16 @@ func LayCables(t testing.TB, names ...string) *Cables {
 	if err != nil {
 		t.Fatalf("making room for network namespaces: %v", err)
 	}
+	t.Cleanup(func() {
+		c.run(c.nft, "delete", "table", "inet", "cables")
+		for name, device := range c.devices {
+			c.run(c.ip, "link", "delete", device)
+			c.run(c.ip, "netns", "delete", name)
+		}
+		if err := unix.Unmount(named, 0); err != nil {
+			t.Errorf("taking network namespaces away: %v", err)
+		}
+	})
 	for i, name := range names {
 		p := Place{namespace: named + "/" + name, address: fmt.Sprintf("10.87.%d.2", i+1), outside: fmt.Sprintf("10.87.%d.1", i+1)}
 		device := "cable-" + name
