@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -304,6 +305,30 @@ func TestAFirstImportThatBreaksOffShowsNothing(t *testing.T) {
 				t.Errorf("%s is answered with %s", path, got)
 			}
 		}
+	}
+}
+
+// What a bundle's ledger revokes goes from the disk when the ledger is in its place.
+func TestARevocationCountsFromWhenTheImportIsDone(t *testing.T) {
+	near := newNearSide(t)
+	old := near.bundle(t, "old.tar", map[string]string{"app:v1": "one"}, nil)
+	entry, _ := near.log.State().LookupFull("registry.test/app:v1")
+	near.promote(t, ledger.Entry{Action: ledger.Revoke, Name: entry.Digest.String(), Digest: entry.Digest, Reason: "it is bad"})
+	newer := near.bundle(t, "new.tar", map[string]string{"app:v2": "two"}, nil)
+	path := "/v2/registry.test/app/manifests/v1"
+	config, dir := farNode(t, near.key)
+	blob := filepath.Join(dir, "store", "blobs", "sha256", entry.Digest.Encoded()[:2], entry.Digest.Encoded(), "data")
+	entrepot(t, "import", old, "--config", config).check(t, exitDone, "", "")
+	importBroken(t, newer, config, 1)
+	if got := answers(t, config, []string{path})[path]; !strings.HasPrefix(got, "200 ") {
+		t.Errorf("before the ledger is in its place: %s", got)
+	}
+	entrepot(t, "import", newer, "--config", config).check(t, exitDone, "", "")
+	if got := answers(t, config, []string{path})[path]; !strings.HasPrefix(got, "451 ") {
+		t.Errorf("when it is: %s", got)
+	}
+	if _, err := os.Stat(blob); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what was revoked is on the disk: %v", err)
 	}
 }
 

@@ -38,7 +38,7 @@ func (n *node) openFiles(cfg *NodeConfig, logs *loggers, reg prometheus.Register
 func (n *node) openFileLedger(name string, urls []string, cfg *LedgerConfig, store StoreConfig, logs *loggers, reg prometheus.Registerer) (proxy.LedgerConfig, error) {
 	names := ledgerNames(cfg, name, urls)
 	if f := n.ledgers[ledgerID(cfg)]; f != nil {
-		return proxy.LedgerConfig{Ledger: f, Names: names}, nil
+		return proxy.LedgerConfig{Ledger: n.asItCounts(cfg, f), Names: names}, nil
 	}
 	l, err := n.openLedger("files/"+name, nil, cfg, store, logs, reg)
 	l.Names = names

@@ -59,8 +59,23 @@ func (n *node) openLedger(upstream string, urls []string, cfg *LedgerConfig, sto
 		n.ledgers = make(map[string]*ledger.Follower)
 	}
 	n.ledgers[ledgerID(cfg)] = follower
-	return proxy.LedgerConfig{Ledger: follower, Names: ledgerNames(cfg, upstream, urls)}, nil
+	return proxy.LedgerConfig{Ledger: n.asItCounts(cfg, follower), Names: ledgerNames(cfg, upstream, urls)}, nil
 }
+
+// asItCounts is a ledger as the engine is to take it.
+func (n *node) asItCounts(cfg *LedgerConfig, f *ledger.Follower) proxy.Ledger {
+	if n.staged[ledgerID(cfg)] != nil {
+		return stagedLedger{f}
+	}
+	return f
+}
+
+// stagedLedger is one that is not in its place yet: what it revokes is not fetched, and
+// stays where it is until then.
+type stagedLedger struct{ *ledger.Follower }
+
+// State says that it has nothing, by which a node removes what was revoked.
+func (stagedLedger) State() *ledger.State { return new(ledger.State) }
 
 // observePolls makes the metrics of a ledger that is followed.
 func observePolls(reg prometheus.Registerer, upstream string) func(ledger.PollResult) {
