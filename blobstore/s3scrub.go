@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // Scrub reads every blob of the bucket, in the order of the keys, which is that
@@ -31,7 +33,7 @@ func (s *S3) Scrub(ctx context.Context, cfg ScrubDirConfig) (report ScrubDirRepo
 		if info.Digest <= cfg.After {
 			continue
 		}
-		err := s.verify(ctx, reader, info)
+		_, err := s.verify(ctx, reader, info.Digest)
 		switch {
 		case err == nil:
 			report.Blobs++
@@ -50,36 +52,35 @@ func (s *S3) Scrub(ctx context.Context, cfg ScrubDirConfig) (report ScrubDirRepo
 	return report, nil
 }
 
-// verify reads a blob. Errors: ErrNotExist, ErrDigestMismatch.
-func (s *S3) verify(ctx context.Context, reader *scrubReader, info Info) error {
-	sum, err := parseDigest(info.Digest)
+// verify reads a blob, and says how large it is. Errors: ErrNotExist, ErrDigestMismatch.
+func (s *S3) verify(ctx context.Context, reader *scrubReader, d digest.Digest) (size int64, err error) {
+	sum, err := parseDigest(d)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := reader.wait(ctx, scrubSeek); err != nil {
-		return err
+		return 0, err
 	}
-	body, _, err := s.Open(ctx, info.Digest, 0, -1)
+	body, _, err := s.Open(ctx, d, 0, -1)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer body.Close() // read from only
 	h := sum.newHash()
-	var size int64
 	for {
 		n, err := body.Read(reader.buffer)
 		h.Write(reader.buffer[:n])
 		size += int64(n)
 		reader.read(n)
 		if err == io.EOF {
-			return matches(&sum, h, size)
+			return size, matches(&sum, h, size)
 		}
 		if err != nil {
-			return err
+			return size, err
 		}
 		// After reading: how much comes at a time is the server's to say.
 		if err := reader.wait(ctx, n); err != nil {
-			return err
+			return size, err
 		}
 	}
 }

@@ -59,3 +59,28 @@ func (d *Dir) PutAside(dgst digest.Digest, reason error) {
 		d.quarantine(e, reason)
 	}
 }
+
+// S3Verifier is what [Verifier] is, of a bucket. It is used by one goroutine.
+type S3Verifier struct {
+	s3     *S3
+	reader *scrubReader
+}
+
+// Verifier makes a verifier that reads at most rate bytes a second, where a request
+// counts as 64 KiB; 0 is no bound. It has to be closed.
+func (s *S3) Verifier(rate int64) (*S3Verifier, error) {
+	reader, err := newScrubReader(rate, func(int) {})
+	if err != nil {
+		return nil, err
+	}
+	return &S3Verifier{s3: s, reader: reader}, nil
+}
+
+// Close frees what the verifier has.
+func (v *S3Verifier) Close() { v.reader.close() }
+
+// Verify reads a blob and returns its size. Errors: ErrNotExist, ErrDigestMismatch,
+// ErrInvalidDigest, the context's, and of reading.
+func (v *S3Verifier) Verify(ctx context.Context, d digest.Digest) (size int64, err error) {
+	return v.s3.verify(ctx, v.reader, d)
+}

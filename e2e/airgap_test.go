@@ -119,6 +119,31 @@ func TestBundleCrossesAnAirGap(t *testing.T) {
 			t.Errorf("sums %s, %v; had %s", now, err, sums)
 		}
 	})
+	t.Run("comes to the same bytes each time", func(t *testing.T) {
+		again, got := c.export(t, "again.tar")
+		if got.Status != 0 {
+			t.Fatalf("export: status %d, %s", got.Status, got.Stderr)
+		}
+		same := func(bundle string) string {
+			sums, err := os.ReadFile(bundle + ".sha256sums")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.ReplaceAll(string(sums), filepath.Base(bundle), "BUNDLE")
+		}
+		if a, b := same(bundle), same(again); a != b {
+			t.Errorf("the first, which was interrupted, has the sums\n%s\nand the second\n%s", a, b)
+		}
+		parts, err := filepath.Glob(again + "*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range parts {
+			if err := os.Remove(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 	t.Run("is what other tools read", func(t *testing.T) {
 		runClient(t, c.near.dir, "sha256sum", "-c", "bundle.tar.sha256sums")
 		runClient(t, c.near.dir, "sh", "-c", "cat bundle.tar.[0-9]* > whole.tar")

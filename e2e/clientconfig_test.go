@@ -74,15 +74,53 @@ func clientConfig(t *testing.T, root string, args ...string) string {
 	return said.Stdout
 }
 
-// Each client is configured by the command, among mirrors that it had before and
-// that are not there, pulls, and is then as it was.
+// configured is a client that the command configures for a server.
+type configured struct {
+	name, client string
+	puller       testenv.Client
+}
+
+// pullsAndIsUndone has the command configure the client for the server of a flag (--node or
+// --router), among mirrors that it had before and that are not there; has it pull; and
+// undoes all of it, to the byte.
+func (c configured) pullsAndIsUndone(t *testing.T, flag string, server *testenv.Tap, image testenv.Artifact) {
+	t.Helper()
+	root := machine(t)
+	before := allOf(t, root)
+
+	clientConfig(t, root, c.client, flag, server.URL(), "--write")
+	if said := clientConfig(t, root, c.client, flag, server.URL(), "--write"); !strings.Contains(said, "nothing had to be changed") {
+		t.Errorf("a second write says:\n%s", said)
+	}
+	said := clientConfig(t, root, c.client, flag, server.URL(), "--check", "--image", upstreamName+"/"+image.Name())
+	if !strings.Contains(said, string(image.Root.Digest)) {
+		t.Errorf("check did not find the manifest %s:\n%s", image.Root.Digest, said)
+	}
+	server.Reset()
+	from := testenv.Source{Address: strings.TrimPrefix(server.URL(), "http://"), Upstream: upstreamName, Root: root}
+	if got := c.puller.Pull(t, from, image); !slices.Contains(image.Manifests, got) {
+		t.Errorf("it pulled %s, want one of %v", got, image.Manifests)
+	}
+	if !slices.ContainsFunc(server.Requests(), testenv.TapRequest.IsBlobGet) {
+		t.Error("it did not ask the server for a blob")
+	}
+
+	clientConfig(t, root, c.client, "--undo")
+	after := allOf(t, root)
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if before[name] != after[name] {
+			t.Errorf("undo left %s as\n%s\nwhich was\n%s", name, after[name], before[name])
+		}
+	}
+	if len(before) != len(after) {
+		t.Errorf("there were %d files and folders, and are %d", len(before), len(after))
+	}
+}
+
 func TestClientsThatTheCommandConfiguredPullAndAreUndoneWithoutATrace(t *testing.T) {
 	registry := testenv.StartRegistry(t)
 	multi := testenv.PushIndex(t, registry.Host(), "library/multi", "1.0")
-	for _, c := range []struct {
-		name, client string
-		puller       testenv.Client
-	}{
+	for _, c := range []configured{
 		{"containerd-1.6", "containerd", testenv.Containerd{Version: 1}},
 		{"containerd-2", "containerd", testenv.Containerd{Version: 2}},
 		{"dockerd", "docker", testenv.Dockerd{}},
@@ -91,36 +129,31 @@ func TestClientsThatTheCommandConfiguredPullAndAreUndoneWithoutATrace(t *testing
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			node := startNode(t, registry.URL(), testenv.NodeConfig{})
-			asked := testenv.StartTap(t, node.URL())
-			root := machine(t)
-			before := allOf(t, root)
+			c.pullsAndIsUndone(t, "--node", testenv.StartTap(t, node.URL()), multi)
+		})
+	}
+}
 
-			clientConfig(t, root, c.client, "--node", asked.URL(), "--write")
-			if said := clientConfig(t, root, c.client, "--node", asked.URL(), "--write"); !strings.Contains(said, "nothing had to be changed") {
-				t.Errorf("a second write says:\n%s", said)
-			}
-			said := clientConfig(t, root, c.client, "--node", asked.URL(), "--check", "--image", upstreamName+"/"+multi.Name())
-			if !strings.Contains(said, string(multi.Root.Digest)) {
-				t.Errorf("check did not find the manifest %s:\n%s", multi.Root.Digest, said)
-			}
-			asked.Reset()
-			from := testenv.Source{Address: strings.TrimPrefix(asked.URL(), "http://"), Upstream: upstreamName, Root: root}
-			if got := c.puller.Pull(t, from, multi); !slices.Contains(multi.Manifests, got) {
-				t.Errorf("it pulled %s, want one of %v", got, multi.Manifests)
-			}
-			if !slices.ContainsFunc(asked.Requests(), testenv.TapRequest.IsBlobGet) {
+// A router has no content: what it answers are redirects, which each client has to follow
+// to the node.
+func TestClientsThatTheCommandConfiguredPullThroughARouterAndAreUndoneWithoutATrace(t *testing.T) {
+	registry := testenv.StartRegistry(t)
+	multi := testenv.PushIndex(t, registry.Host(), "library/multi", "1.0")
+	node := testenv.StartTap(t, startNode(t, registry.URL(), testenv.NodeConfig{}).URL())
+	router := testenv.StartRouter(t, testenv.RouterConfig{Section: map[string]any{
+		"default_upstream": upstreamName, "upstreams": map[string]any{upstreamName: map[string]any{}},
+		"mirrors": []map[string]any{{"name": "near", "urls": []string{node.URL()}, "tier": "origin", "country": "US"}},
+	}})
+	for _, c := range []configured{
+		{"containerd-2", "containerd", testenv.Containerd{Version: 2}},
+		{"dockerd", "docker", testenv.Dockerd{}},
+		{"podman", "podman", testenv.Podman{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			node.Reset()
+			c.pullsAndIsUndone(t, "--router", testenv.StartTap(t, router.URL()), multi)
+			if !slices.ContainsFunc(node.Requests(), testenv.TapRequest.IsBlobGet) {
 				t.Error("no blob came from the node")
-			}
-
-			clientConfig(t, root, c.client, "--undo")
-			after := allOf(t, root)
-			for _, name := range slices.Sorted(maps.Keys(after)) {
-				if before[name] != after[name] {
-					t.Errorf("undo left %s as\n%s\nwhich was\n%s", name, after[name], before[name])
-				}
-			}
-			if len(before) != len(after) {
-				t.Errorf("there were %d files and folders, and are %d", len(before), len(after))
 			}
 		})
 	}

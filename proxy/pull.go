@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"entrepot/blobstore"
 	"entrepot/internal/pause"
 	"entrepot/registry"
 
@@ -79,7 +80,7 @@ func (n *Node) PullFile(ctx context.Context, upstream, path string, d digest.Dig
 	}
 	// The content was here under another name: this one is to be described, too.
 	content, err := open()
-	if err == nil {
+	if err == nil && content != nil { // nil where clients are sent to the bucket
 		err = content.Close()
 	}
 	return err
@@ -88,13 +89,18 @@ func (n *Node) PullFile(ctx context.Context, upstream, path string, d digest.Dig
 // errNotKept says that content came and is not in the store.
 var errNotKept = errors.New("it was served and not kept: the store has no room, or the name leads to something else")
 
-// pull reads content to its end, unless it is in the store.
+// pull reads content to its end, unless it is in the store, or the bucket behind it.
 func (n *Node) pull(ctx context.Context, d digest.Digest, open func() (registry.Content, error)) error {
 	if _, err := n.local.Stat(ctx, d); err == nil {
 		return nil
 	}
 	if b, ok := n.memory.Get(d); ok {
 		return n.settleSmall(ctx, d, b)
+	}
+	if n.remote.up() {
+		if _, err := n.remote.store.Stat(ctx, d); err == nil {
+			return nil
+		}
 	}
 	content, err := open()
 	if err != nil {
@@ -143,6 +149,22 @@ func (n *Node) PullReferrers(ctx context.Context, upstream, repo string, d diges
 	}
 	found, _, err := n.Referrers(ctx, &registry.Request{Kind: registry.KindReferrers, Namespace: upstream, Repository: repo, Digest: d, N: -1})
 	return found, err
+}
+
+// Keep has the bucket hold content that was pulled, and returns when it does. Without a
+// bucket there is nothing to do.
+func (n *Node) Keep(ctx context.Context, d digest.Digest) error {
+	if n.remote == nil {
+		return nil
+	}
+	_, err := n.remote.store.Stat(ctx, d)
+	if errors.Is(err, blobstore.ErrNotExist) {
+		err = n.remote.uploadBlob(ctx, d)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping %s in the bucket: %w", d, err)
+	}
+	return ignoreAbsent(n.local.DeleteRecord(ctx, uploadRecords+"/"+string(d)))
 }
 
 // Drop removes content from the local store. Whoever asks for it has it fetched

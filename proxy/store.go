@@ -15,6 +15,7 @@ import (
 	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/singleflight"
 )
 
 // RemoteStore is a store behind the local one, shared by nodes: an S3 bucket.
@@ -50,7 +51,8 @@ type remoteStore struct {
 	local *blobstore.Dir
 	log   *slog.Logger
 
-	queue chan string // record keys and digests, as in uploadRecords
+	queue   chan string        // record keys and digests, as in uploadRecords
+	sending singleflight.Group // of blobs, by digest
 
 	mu        sync.Mutex
 	downUntil time.Time
@@ -220,30 +222,37 @@ func (r *remoteStore) upload(ctx context.Context, key string) {
 }
 
 func (r *remoteStore) uploadOnce(ctx context.Context, key string) error {
-	d, err := digest.Parse(key)
-	if err != nil {
-		ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
-		defer cancel()
-		value, err := r.local.Record(ctx, key)
-		if err != nil {
-			return err
-		}
-		return r.store.PutRecord(ctx, key, value)
+	if d, err := digest.Parse(key); err == nil {
+		return r.uploadBlob(ctx, d)
 	}
-	ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
+	ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
 	defer cancel()
-	f, err := r.local.OpenFile(d)
+	value, err := r.local.Record(ctx, key)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	err = r.store.Put(ctx, d, f.Info.Size, f.File)
-	if errors.Is(err, blobstore.ErrDigestMismatch) || errors.Is(err, blobstore.ErrSizeMismatch) {
-		// It is not the remote store that is at fault, and trying again does
-		// not help.
-		f.Quarantine(err)
-		return fmt.Errorf("%w: %w", blobstore.ErrNotExist, err)
-	}
+	return r.store.PutRecord(ctx, key, value)
+}
+
+// uploadBlob sends a blob. Where several want that at once, the first does it.
+func (r *remoteStore) uploadBlob(ctx context.Context, d digest.Digest) error {
+	_, err, _ := r.sending.Do(string(d), func() (any, error) {
+		ctx, cancel := context.WithTimeout(ctx, uploadTimeout)
+		defer cancel()
+		f, err := r.local.OpenFile(d)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		err = r.store.Put(ctx, d, f.Info.Size, f.File)
+		if errors.Is(err, blobstore.ErrDigestMismatch) || errors.Is(err, blobstore.ErrSizeMismatch) {
+			// It is not the remote store that is at fault, and trying again does
+			// not help.
+			f.Quarantine(err)
+			return nil, fmt.Errorf("%w: %w", blobstore.ErrNotExist, err)
+		}
+		return nil, err
+	})
 	return err
 }
 

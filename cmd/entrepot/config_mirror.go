@@ -94,9 +94,6 @@ func (c check) mirror(n *NodeConfig) {
 		}
 	}
 	c.positive(path+".parallel", m.Parallel)
-	if n.Store.S3 != nil {
-		c.Problemf(path, "%s holds content in a directory: set node.store.dir, and no s3", path)
-	}
 	if n.offline() {
 		c.Problemf(path, "%s fetches what ledgers have, and an upstream is offline; bundles are brought by entrepot import", path)
 	}

@@ -138,7 +138,9 @@ func (e *exporting) run(ctx context.Context, cmd *cobra.Command) error {
 	if e.log != nil {
 		checkpoint, log = e.log.Checkpoint(), e.store
 	}
-	e.what.Created = time.Now().UTC().Truncate(time.Second)
+	if e.log != nil {
+		e.what.Created = newest(e.log.State())
+	}
 	if err := w.Finish(ctx, &e.what, log, checkpoint); err != nil {
 		return err
 	}
@@ -148,6 +150,17 @@ func (e *exporting) run(ctx context.Context, cmd *cobra.Command) error {
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "no ledger proves what %d of them are: import takes them with --unproven only\n", e.unprovenNames())
 	return err
+}
+
+// newest is when the last entry of a ledger was written. It stands for when a bundle was
+// made, so that the same content comes to the same bytes.
+func newest(s *ledger.State) (t time.Time) {
+	if s.Len() > 0 {
+		for e := range s.Entries(s.Len() - 1) {
+			t = e.Time.UTC()
+		}
+	}
+	return t
 }
 
 // reach finds the node: the one that runs, or else one of this process.
@@ -400,30 +413,43 @@ func (e *exporting) write(ctx context.Context, cmd *cobra.Command, w *bundle.Wri
 	}
 	defer client.Close() //nolint:errcheck // idle connections
 	host := strings.TrimPrefix(strings.TrimPrefix(e.from, "http://"), "https://")
-	source := &bundle.Source{Client: client, Host: host, URL: e.from}
+	show := newFetchLine(cmd.ErrOrStderr(), len(e.what.Images)+len(e.what.Files))
+	defer show.end()
+	source := &bundle.Source{Client: client, Host: host, URL: e.from, Wrote: show.wrote, Done: show.done}
 	if kept := w.Kept(); kept > 0 {
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%s were there already, and are right\n", humanize.IBytes(uint64(kept)))
 	}
-	show := newLines(cmd.ErrOrStderr(), len(e.what.Images)+len(e.what.Files))
-	defer show.end()
-	for i := range e.what.Images {
-		image := &e.what.Images[i]
-		if image.Root.Size == 0 {
-			if err := source.Resolve(ctx, image); err != nil {
-				return err
-			}
-		}
-		if err := w.AddImage(ctx, source, image); err != nil {
-			return fmt.Errorf("%s/%s: %w", image.Upstream, image.Ref(), err)
-		}
-		show.done(image.Upstream + "/" + image.Ref())
+	return w.Fetch(ctx, source, &e.what)
+}
+
+// fetchLine shows how far a bundle is: a line that changes on a terminal; elsewhere a line
+// for each name, and one now and then.
+type fetchLine struct {
+	*live
+
+	total, names int
+	bytes        int64
+}
+
+func newFetchLine(w io.Writer, total int) *fetchLine {
+	l := &fetchLine{total: total}
+	l.live = newLive(w, func() string {
+		return fmt.Sprintf("%d of %d are in the bundle, %s fetched", l.names, l.total, humanize.IBytes(uint64(l.bytes)))
+	})
+	return l
+}
+
+func (l *fetchLine) wrote(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bytes += int64(n)
+}
+
+func (l *fetchLine) done(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names++
+	if !l.terminal {
+		l.write("%s\n", name)
 	}
-	for i := range e.what.Files {
-		f := &e.what.Files[i]
-		if err := w.AddFile(ctx, source, f); err != nil {
-			return fmt.Errorf("%s/%s: %w", f.Upstream, f.Path, err)
-		}
-		show.done(f.Upstream + "/" + f.Path)
-	}
-	return nil
 }

@@ -28,7 +28,7 @@ func (n *node) openMirror(cfg *NodeConfig, engine *proxy.Config, logs *loggers, 
 		return err
 	}
 	n.mirror = mirror.New(context.Background(), mirror.Config{
-		Node: n.engine, Store: n.dir, Upstreams: n.ledgerUpstreams(cfg, engine), Rules: rules,
+		Node: n.engine, Store: n.dir, Bucket: n.remote, Upstreams: n.ledgerUpstreams(cfg, engine), Rules: rules,
 		Bandwidth: int64(cfg.Mirror.Bandwidth), Windows: windows,
 		Every: time.Duration(cfg.Mirror.Every), Recheck: time.Duration(cfg.Mirror.Recheck),
 		Parallel: cfg.Mirror.Parallel, Logger: logs.main,

@@ -153,7 +153,7 @@ func (n *node) openStores(cfg *NodeConfig, logs *loggers) (err error) {
 		HighWatermark: float64(cfg.Store.HighWatermark) / 100,
 		LowWatermark:  float64(cfg.Store.LowWatermark) / 100,
 		EvictWhenFull: true, // upstream has it all
-		KeepHeld:      cfg.Mirror != nil || cfg.offline(),
+		KeepHeld:      cfg.Mirror != nil && cfg.Store.S3 == nil || cfg.offline(),
 		Logger:        logs.main,
 	})
 	if err != nil {

@@ -306,3 +306,11 @@ func TestWhatIsAttachedHasNoTagOfAnImage(t *testing.T) {
 		}
 	}
 }
+
+// copyTo reads content from memory.
+func copyTo(content []byte) func(io.Writer) error {
+	return func(to io.Writer) error {
+		_, err := io.Copy(to, bytes.NewReader(content))
+		return err
+	}
+}

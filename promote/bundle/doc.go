@@ -40,8 +40,10 @@ import (
 
 // Contents say what a bundle is for.
 type Contents struct {
-	Version int       `json:"version"`
-	Created time.Time `json:"created"`
+	Version int `json:"version"`
+	// Created is when the newest entry of the ledger was written; zero without one. The same
+	// names and ledger come to the same bytes, whenever and however often they are exported.
+	Created time.Time `json:"created,omitzero"`
 	// Upstreams are what the names are below.
 	Upstreams []Upstream `json:"upstreams"`
 	Images    []Image    `json:"images"`

@@ -6,12 +6,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 )
 
 // volume is the bytes of a bundle, in one file or in parts of a size.
 type volume struct {
 	path  string
 	split int64 // bytes of each part but the last; 0 is one file
+
+	mu    sync.Mutex // guards what follows while several write
 	parts []*os.File
 	size  int64
 }
@@ -62,29 +65,64 @@ func (v *volume) add(f *os.File) error {
 
 // Write appends.
 func (v *volume) Write(p []byte) (n int, err error) {
-	for len(p) > 0 {
-		room := int64(len(p))
-		at := v.size
+	at := v.size
+	if err := v.grow(int64(len(p))); err != nil {
+		return 0, err
+	}
+	return v.WriteAt(p, at)
+}
+
+// grow makes room for n bytes at the end, which are zero until they are written.
+func (v *volume) grow(n int64) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for n > 0 {
+		room := n
 		if v.split > 0 {
-			at = v.size % v.split
-			room = min(room, v.split-at)
+			room = min(room, int64(len(v.parts))*v.split-v.size)
 		}
-		if v.split > 0 && v.size == int64(len(v.parts))*v.split || len(v.parts) == 0 {
+		if room == 0 || len(v.parts) == 0 {
 			f, err := os.OpenFile(v.part(len(v.parts)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // others carry it
 			if err != nil {
-				return n, err
+				return err
 			}
 			v.parts = append(v.parts, f)
+			continue
 		}
-		wrote, err := v.parts[len(v.parts)-1].WriteAt(p[:room], at)
+		last := len(v.parts) - 1
+		if err := v.parts[last].Truncate(v.size + room - int64(last)*v.split); err != nil {
+			return err
+		}
+		v.size += room
+		n -= room
+	}
+	return nil
+}
+
+// WriteAt implements [io.WriterAt], within the volume's size. Several may write at once,
+// also while the volume grows.
+func (v *volume) WriteAt(p []byte, offset int64) (n int, err error) {
+	for n < len(p) {
+		file, in, room := v.at(offset+int64(n), int64(len(p)-n))
+		wrote, err := file.WriteAt(p[n:n+int(room)], in)
 		n += wrote
-		v.size += int64(wrote)
 		if err != nil {
 			return n, err
 		}
-		p = p[wrote:]
 	}
 	return n, nil
+}
+
+// at is the part that has an offset, the offset in it, and how many of n bytes it takes
+// from there.
+func (v *volume) at(offset, n int64) (file *os.File, in, room int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.split == 0 {
+		return v.parts[0], offset, n
+	}
+	in = offset % v.split
+	return v.parts[offset/v.split], in, min(n, v.split-in)
 }
 
 // ReadAt implements [io.ReaderAt].

@@ -26,8 +26,8 @@ import (
 // Writer writes a bundle. What is whole in one that was interrupted it keeps.
 type Writer struct {
 	vol  *volume
-	held map[digest.Digest]int64 // size
-	kept int64                   // bytes of what was there
+	held map[digest.Digest]held
+	kept int64 // bytes of what was there
 }
 
 // Create begins a bundle at a path, or goes on with one. split is the most bytes that a
@@ -42,7 +42,7 @@ func Create(ctx context.Context, path string, split int64) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{vol: vol, held: map[digest.Digest]int64{}}
+	w := &Writer{vol: vol, held: map[digest.Digest]held{}}
 	if err := w.resume(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("going on with %s: %w", path, err), vol.close())
 	}
@@ -65,7 +65,7 @@ func (w *Writer) resume(ctx context.Context) error {
 			if n, err := io.Copy(sum.Hash(), content); err != nil || n != e.size || sum.Digest() != d {
 				return false, nil //nolint:nilerr // it is not whole
 			}
-			w.held[d] = e.size
+			w.held[d] = held{end, e.size}
 			w.kept += e.size
 		}
 		end = e.end
@@ -96,23 +96,9 @@ func (w *Writer) Has(d digest.Digest) bool {
 // Add writes content, unless it is there. read writes the bytes of it; what has not the
 // size and the digest is taken away again. Errors: ErrCorrupt, those of read.
 func (w *Writer) Add(d digest.Digest, size int64, read func(io.Writer) error) error {
-	if w.Has(d) {
-		return nil
-	}
-	if d.Algorithm() != digest.SHA256 {
-		return fmt.Errorf("%s: a bundle holds content by sha256 only", d)
-	}
-	begin := w.vol.size
-	sum := digest.SHA256.Digester()
-	err := w.entry(blobPath(d), size, func(to io.Writer) error { return read(io.MultiWriter(to, sum.Hash())) })
-	if err == nil && sum.Digest() != d {
-		err = fmt.Errorf("%w: what came for %s has %s", ErrCorrupt, d, sum.Digest())
-	}
-	if err != nil {
-		return errors.Join(err, w.vol.truncate(begin))
-	}
-	w.held[d] = size
-	return nil
+	f := w.fill(1)
+	err := f.add(context.Background(), d, size, func(_ context.Context, to io.Writer) error { return read(to) }, func(error) {})
+	return errors.Join(err, f.wait())
 }
 
 // entry writes a file of the tar. A tar.Writer keeps nothing from one to the next.

@@ -79,7 +79,7 @@ func (f *fetching) Manifest(ctx context.Context, reference string) (digest.Diges
 	if err != nil {
 		return "", nil, err
 	}
-	return got.Digest, got.Body, f.hold(got.Digest, isNew, got.Size)
+	return got.Digest, got.Body, f.hold(ctx, got.Digest, isNew, got.Size)
 }
 
 // Blob implements [tree.Visitor]: it brings a blob and holds it.
@@ -88,17 +88,16 @@ func (f *fetching) Blob(ctx context.Context, d ocispec.Descriptor) error {
 	if err := f.cfg.Node.PullBlob(ctx, f.root.upstream, f.root.repository, d.Digest); err != nil {
 		return err
 	}
-	return f.hold(d.Digest, isNew, d.Size)
+	return f.hold(ctx, d.Digest, isNew, d.Size)
 }
 
 // isNew says whether content has to be fetched.
 func (m *Mirror) isNew(ctx context.Context, d digest.Digest) bool {
-	_, err := m.cfg.Store.Stat(ctx, d)
-	return err != nil
+	return !m.contents.has(ctx, d)
 }
 
-func (f *fetching) hold(d digest.Digest, isNew bool, size int64) error {
-	if err := f.cfg.Store.Hold(d); err != nil {
+func (f *fetching) hold(ctx context.Context, d digest.Digest, isNew bool, size int64) error {
+	if err := f.contents.hold(ctx, d); err != nil {
 		return fmt.Errorf("holding what was just fetched: %w", err)
 	}
 	if isNew {

@@ -26,7 +26,7 @@ func (s *syncing) leave(ctx context.Context) error {
 		}
 	}
 	var failed []error
-	for _, info := range s.cfg.Store.Held() {
+	for _, info := range s.contents.held() {
 		if needed[info.Digest] {
 			continue
 		}
@@ -38,7 +38,7 @@ func (s *syncing) leave(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.cfg.Node.Drop(ctx, info.Digest); err != nil {
+		if err := s.contents.drop(ctx, info.Digest); err != nil {
 			failed = append(failed, fmt.Errorf("removing %s: %w", info.Digest, err))
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"entrepot/promote/ledger"
 	"entrepot/proxy"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
 )
 
@@ -31,6 +32,9 @@ type Config struct {
 	// Node brings content and serves it, and Store is where it keeps it.
 	Node  *proxy.Node
 	Store *blobstore.Dir
+	// Bucket is the node's, behind the store, which then holds nothing but what is
+	// served often, and the mirror's records. Nil is none. It has one mirror.
+	Bucket *blobstore.S3
 	// Upstreams are those whose names are held; two of one ledger have the same
 	// follower.
 	Upstreams []Upstream
@@ -72,6 +76,8 @@ type Mirror struct {
 	log  *slog.Logger
 	pace *rate.Limiter // nil without a bound
 
+	contents contents
+
 	syncing chan struct{} // holds an element while a sync runs
 
 	mu      sync.Mutex // guards what follows
@@ -91,6 +97,9 @@ func New(ctx context.Context, cfg Config) *Mirror {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	m := &Mirror{cfg: cfg, log: cfg.Logger, syncing: make(chan struct{}, 1)}
+	if m.contents = (directory{cfg.Store, cfg.Node}); cfg.Bucket != nil {
+		m.contents = &bucket{S3: cfg.Bucket, node: cfg.Node, marked: map[digest.Digest]bool{}, there: map[digest.Digest]blobstore.Info{}}
+	}
 	if cfg.Bandwidth > 0 {
 		burst := min(max(cfg.Bandwidth/50, minBurst), 1<<20)
 		m.pace = rate.NewLimiter(rate.Limit(cfg.Bandwidth), int(burst))

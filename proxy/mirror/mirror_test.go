@@ -149,26 +149,30 @@ func (p *production) follow(t *testing.T, store string, source ledger.Reader, ch
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := proxy.New(proxy.Config{Local: dir, Memory: memory, Upstreams: []proxy.UpstreamConfig{{
-		Config: upstream.Config{Name: destination, URLs: []string{server.URL}},
-		Policy: proxy.Policy{TTL: time.Minute}, Ledger: proxy.LedgerConfig{Ledger: follower, Names: []string{destination}},
-	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		memory.Close()
-		if err := errors.Join(node.Close(context.Background()), dir.Close()); err != nil {
-			t.Error(err)
-		}
-	})
 	cfg := Config{
-		Node: node, Store: dir, Now: func() time.Time { return p.now },
+		Store: dir, Now: func() time.Time { return p.now },
 		Upstreams: []Upstream{{Name: destination, Kind: ledger.Image, Ledger: follower, Names: []string{destination}}},
 	}
 	if change != nil {
 		change(&cfg)
 	}
+	engine := proxy.Config{Local: dir, Memory: memory, Upstreams: []proxy.UpstreamConfig{{
+		Config: upstream.Config{Name: destination, URLs: []string{server.URL}},
+		Policy: proxy.Policy{TTL: time.Minute}, Ledger: proxy.LedgerConfig{Ledger: follower, Names: []string{destination}},
+	}}}
+	if cfg.Bucket != nil { // only then: an interface that holds nil is not nil
+		engine.Remote = cfg.Bucket
+	}
+	cfg.Node, err = proxy.New(engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		memory.Close()
+		if err := errors.Join(cfg.Node.Close(context.Background()), dir.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 	return New(t.Context(), cfg)
 }
 

@@ -32,6 +32,8 @@ type kept struct {
 	Failed    int               `json:"failed"`
 	Names     int               `json:"names"` // that were selected
 	Held      int               `json:"held"`  // of them, those of which everything was there
+	Blobs     int               `json:"blobs"` // that were held
+	Bytes     int64             `json:"bytes"` // of them
 }
 
 // rulesID tells selections apart.

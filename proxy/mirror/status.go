@@ -63,8 +63,9 @@ func (m *Mirror) Status() Status {
 	if s.Names > 0 {
 		s.Coverage = 100 * float64(s.Held) / float64(s.Names)
 	}
-	usage := m.cfg.Store.Usage()
-	s.Blobs, s.Bytes = usage.Held, usage.HeldBytes
+	if s.Blobs, s.Bytes = m.contents.usage(); s.Blobs == 0 && m.cfg.Bucket != nil {
+		s.Blobs, s.Bytes = k.Blobs, k.Bytes // syncs alone look into a bucket
+	}
 	s.Open, s.Until = m.cfg.Windows.At(now)
 	for i := range m.cfg.Upstreams {
 		s.Upstreams = append(s.Upstreams, m.cfg.Upstreams[i].status(k.Entries[m.cfg.Upstreams[i].Name], now))

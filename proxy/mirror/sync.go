@@ -137,6 +137,9 @@ func (s *syncing) plan(ctx context.Context) error {
 	before := s.kept
 	s.mu.Unlock()
 	s.full = s.opts.Recheck || s.now.Sub(before.Rechecked) >= s.cfg.Recheck
+	if err := s.contents.look(ctx, s.full); err != nil {
+		return err
+	}
 	for r, w := range s.roots {
 		if w.complete = !s.full && s.complete(ctx, &r); w.complete {
 			s.progress.Held += w.names
@@ -287,7 +290,7 @@ func (m *Mirror) fetchRoot(ctx context.Context, n *Name, tags *tagLists, bytes f
 	if err := m.cfg.Node.PullFile(ctx, n.Upstream, n.Path, n.Digest); err != nil {
 		return err
 	}
-	if err := m.cfg.Store.Hold(n.Digest); err != nil {
+	if err := m.contents.hold(ctx, n.Digest); err != nil {
 		return fmt.Errorf("holding %s, which was just fetched: %w", n.Digest, err)
 	}
 	if info, err := m.cfg.Store.Stat(ctx, n.Digest); err == nil && isNew {
@@ -327,6 +330,7 @@ func (s *syncing) finish(ctx context.Context, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.kept
+	k.Blobs, k.Bytes = s.contents.usage()
 	k.Started, k.Failed, k.Names, k.Held = s.now, s.progress.Failed, s.progress.Names, s.progress.Held
 	if err == nil || s.progress.Failed > 0 && !errors.Is(err, ErrWindow) && ctx.Err() == nil {
 		k.Entries, k.Rules, k.Finished = s.entries, rulesID(s.cfg.Rules), s.cfg.Now()

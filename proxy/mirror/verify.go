@@ -61,7 +61,7 @@ type verifying struct {
 	*Mirror
 
 	opts    VerifyConfig
-	reader  *blobstore.Verifier
+	reader  verifier
 	problem map[digest.Digest]Problem // of what was read; "" is right
 	done    Verified
 	broken  []Name // with something wrong
@@ -76,7 +76,7 @@ func (m *Mirror) Verify(ctx context.Context, cfg VerifyConfig) (Verified, error)
 	if err != nil {
 		return Verified{}, err
 	}
-	reader, err := m.cfg.Store.Verifier(cfg.Rate)
+	reader, err := m.contents.verifier(cfg.Rate)
 	if err != nil {
 		return Verified{}, err
 	}
@@ -163,7 +163,7 @@ func (p *parts) Blob(ctx context.Context, d ocispec.Descriptor) error {
 
 // manifest reads what was verified; a large blob of a build cache is none.
 func (v *verifying) manifest(ctx context.Context, d digest.Digest) ([]byte, error) {
-	r, info, err := v.cfg.Store.Open(ctx, d, 0, -1)
+	r, info, err := v.contents.Open(ctx, d, 0, -1)
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +208,15 @@ func (v *verifying) found(f *Finding) {
 
 // repair puts aside what is wrong, and fetches again what lacks something.
 func (v *verifying) repair(ctx context.Context) error {
-	for d, problem := range v.problem {
-		if problem == Corrupt || problem == Unreadable {
-			v.cfg.Node.Quarantine(d, fmt.Errorf("verifying the mirror found it to be %s", problem))
-		}
+	if err := v.contents.look(ctx, true); err != nil { // what is missing is not known to be
+		return err
 	}
 	var failed []error
+	for d, problem := range v.problem {
+		if problem == Corrupt || problem == Unreadable {
+			failed = append(failed, v.contents.putAside(ctx, d, fmt.Errorf("verifying the mirror found it to be %s", problem)))
+		}
+	}
 	tags := tagLists{lists: map[string][]string{}}
 	for i := range v.broken {
 		n := &v.broken[i]
