@@ -164,6 +164,7 @@ func (n *Node) Keep(ctx context.Context, d digest.Digest) error {
 	if err != nil {
 		return fmt.Errorf("keeping %s in the bucket: %w", d, err)
 	}
+	n.remote.spare(string(d), false)
 	return ignoreAbsent(n.local.DeleteRecord(ctx, uploadRecords+"/"+string(d)))
 }
 
