@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"entrepot/blobstore"
@@ -92,7 +93,7 @@ func TestMirrorHoldsItsContentInABucket(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		for _, request := range p.requests {
-			if bytes.Contains([]byte(request), []byte("/blobs/")) {
+			if strings.Contains(request, "/blobs/") {
 				t.Errorf("the origin was asked for what is in the bucket: %s", request)
 			}
 		}
