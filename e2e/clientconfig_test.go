@@ -144,6 +144,7 @@ func TestClientsThatTheCommandConfiguredPullThroughARouterAndAreUndoneWithoutATr
 		"default_upstream": upstreamName, "upstreams": map[string]any{upstreamName: map[string]any{}},
 		"mirrors": []map[string]any{{"name": "near", "urls": []string{node.URL()}, "tier": "origin", "country": "US"}},
 	}})
+	redirectedTo(t, router.URL()+"/v2/"+multi.Repository+"/manifests/"+multi.Tag, node.URL()) // once it has been probed
 	for _, c := range []configured{
 		{"containerd-2", "containerd", testenv.Containerd{Version: 2}},
 		{"dockerd", "docker", testenv.Dockerd{}},
