@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,8 +81,8 @@ func TestContainerfileGivesTheImageThatReleasesHave(t *testing.T) {
 	runImage(t, docker)
 }
 
-// importBuilder makes the image that the Containerfile compiles in, of this machine's Go,
-// a shell, and the modules that go.sum has: nothing has to be fetched then.
+// importBuilder makes the image that the Containerfile compiles in. Nothing has to be
+// fetched in it.
 func importBuilder(t *testing.T, docker func(...string) *exec.Cmd) {
 	t.Helper()
 	text, err := os.ReadFile("../deploy/Containerfile")
@@ -90,43 +91,7 @@ func importBuilder(t *testing.T, docker func(...string) *exec.Cmd) {
 	}
 	_, rest, _ := strings.Cut(string(text), "ARG BUILDER=")
 	name, _, _ := strings.Cut(rest, "\n")
-
-	root := t.TempDir()
-	link := func(at, target string) {
-		at = filepath.Join(root, at)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.Symlink(target, at)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(filepath.Join(root, "tmp"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, applet := range []string{"sh", "mkdir", "tar"} {
-		link("bin/"+applet, testenv.Debian(t, "busybox", "busybox-static"))
-	}
-	link("usr/local/go", strings.TrimSpace(string(output(t, exec.CommandContext(t.Context(), "go", "env", "GOROOT")))))
-	output(t, exec.CommandContext(t.Context(), "go", "mod", "download"))
-	cache := filepath.Join(strings.TrimSpace(string(output(t, exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE")))), "cache", "download")
-	sums, err := os.ReadFile("../go.sum")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(sums)) {
-		fields := strings.Fields(line)
-		path, err := module.EscapePath(fields[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		version := path + "/@v/" + strings.TrimSuffix(fields[1], "/go.mod")
-		for _, kind := range []string{".info", ".mod", ".zip"} {
-			file := filepath.Join(cache, version+kind)
-			if _, err := os.Stat(file); err != nil || exists(filepath.Join(root, "modules", version+kind)) {
-				continue // what nothing needs was not downloaded
-			}
-			link("modules/"+version+kind, file)
-		}
-	}
-	files := exec.CommandContext(t.Context(), "tar", "--create", "--dereference", "--directory", root, ".")
+	files := exec.CommandContext(t.Context(), "tar", "--create", "--dereference", "--directory", builderFiles(t), ".")
 	load := docker("import", "--change", "ENV PATH=/usr/local/go/bin:/bin", "--change", "ENV GOPROXY=file:///modules", "--change", "ENV GOTOOLCHAIN=local", "-", name)
 	if load.Stdin, err = files.StdoutPipe(); err != nil {
 		t.Fatal(err)
@@ -140,9 +105,51 @@ func importBuilder(t *testing.T, docker func(...string) *exec.Cmd) {
 	}
 }
 
-func exists(file string) bool {
-	_, err := os.Lstat(file)
-	return err == nil
+// builderFiles is a folder with links to what that image is made of: this machine's Go,
+// a shell, and the modules that go.sum has.
+func builderFiles(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "tmp"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := func(at, target string) {
+		at = filepath.Join(root, at)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, at); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	goCommand := func(args ...string) string {
+		return strings.TrimSpace(string(output(t, exec.CommandContext(t.Context(), "go", args...))))
+	}
+	for _, applet := range []string{"sh", "mkdir", "tar"} {
+		link("bin/"+applet, testenv.Debian(t, "busybox", "busybox-static"))
+	}
+	link("usr/local/go", goCommand("env", "GOROOT"))
+
+	goCommand("mod", "download")
+	cache := filepath.Join(goCommand("env", "GOMODCACHE"), "cache", "download")
+	sums, err := os.ReadFile("../go.sum")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(sums)) {
+		fields := strings.Fields(line)
+		path, err := module.EscapePath(fields[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []string{".info", ".mod", ".zip"} {
+			name := path + "/@v/" + strings.TrimSuffix(fields[1], "/go.mod") + kind
+			if _, err := os.Stat(filepath.Join(cache, name)); err == nil { // else nothing needs it
+				link("modules/"+name, filepath.Join(cache, name))
+			}
+		}
+	}
+	return root
 }
 
 // dockerClient is docker's command for the engine at a socket.
