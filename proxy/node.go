@@ -320,7 +320,7 @@ func (n *Node) all() iter.Seq[*upstreamState] {
 // blobStored has a blob that a fill stored sent to the remote store, unless it
 // came from there. What came from a peer is that one's to send first.
 func (n *Node) blobStored(d digest.Digest, from string) {
-	n.reads.whole(d)
+	n.reads.stored(d)
 	if n.forbidden(d) { // revoked while it was on its way
 		n.spawn(func(ctx context.Context) { n.remove(ctx, d) })
 		return

@@ -31,34 +31,68 @@ var errRotten = errors.New("the blob changed on the disk")
 // readVerifier hashes what is read from the store. Whoever reads a blob whole
 // gets it hashed on the way, with the last bytes held back until it is right. A
 // range says nothing of itself: the blob is read whole before, once in
-// verifiedTTL.
+// verifiedTTL, and again when its file was written to since.
 type readVerifier struct {
 	local *blobstore.Dir
 	log   *slog.Logger
 	spawn func(func(context.Context)) bool
 
-	verified *lru.Cache[digest.Digest, time.Time]
+	verified *lru.Cache[digest.Digest, verification]
 	flights  singleflight.Group
 }
 
-func newReadVerifier(local *blobstore.Dir, log *slog.Logger, spawn func(func(context.Context)) bool) *readVerifier {
-	return &readVerifier{local: local, log: log, spawn: spawn, verified: newLRU[digest.Digest, time.Time](maxVerified)}
+// verification is that a file was right.
+type verification struct {
+	at      time.Time
+	changed time.Time // the file, at the latest: when that is another, nothing is known
 }
 
-// whole takes in that a blob was found to be right. A nil readVerifier is one
-// that is not asked for.
-func (v *readVerifier) whole(d digest.Digest) {
-	if v != nil {
-		v.verified.Add(d, time.Now())
+func newReadVerifier(local *blobstore.Dir, log *slog.Logger, spawn func(func(context.Context)) bool) *readVerifier {
+	return &readVerifier{local: local, log: log, spawn: spawn, verified: newLRU[digest.Digest, verification](maxVerified)}
+}
+
+// stored takes in that a blob was verified and stored just now. A nil readVerifier
+// is one that is not asked for.
+func (v *readVerifier) stored(d digest.Digest) {
+	if v == nil {
+		return
 	}
+	f, err := v.local.OpenFile(d)
+	if err != nil {
+		return // it was evicted
+	}
+	defer f.Close()
+	v.whole(d, changed(f))
+}
+
+// whole takes in that a blob was found to be right, whose file had last been changed
+// at a time.
+func (v *readVerifier) whole(d digest.Digest, changed time.Time) {
+	v.verified.Add(d, verification{time.Now(), changed})
+}
+
+// changed is when a file was written to, or marked as used.
+func changed(f *blobstore.File) time.Time {
+	info, err := f.Stat()
+	if err != nil {
+		return time.Now() // which it never was
+	}
+	return info.ModTime()
+}
+
+// knows says whether a file was found to be right lately.
+func (v *readVerifier) knows(f *blobstore.File) bool {
+	seen, ok := v.verified.Get(f.Info.Digest)
+	return ok && time.Since(seen.at) < verifiedTTL && seen.changed.Equal(changed(f))
 }
 
 // check says whether a blob in the store is right, for ranges. Many ask at
 // once, and one reads. Errors: errRotten, blobstore.ErrNotExist.
-func (v *readVerifier) check(ctx context.Context, d digest.Digest) error {
-	if at, ok := v.verified.Get(d); ok && time.Since(at) < verifiedTTL {
+func (v *readVerifier) check(ctx context.Context, f *blobstore.File) error {
+	if v.knows(f) {
 		return nil
 	}
+	d := f.Info.Digest
 	c := v.flights.DoChan(string(d), func() (any, error) {
 		done := make(chan error, 1)
 		if !v.spawn(func(ctx context.Context) { done <- v.read(ctx, d) }) {
@@ -81,6 +115,7 @@ func (v *readVerifier) read(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	defer f.Close()
+	at := changed(f)
 	h := d.Verifier()
 	if _, err := io.Copy(h, contextReader{ctx, f.File}); err != nil {
 		if ctx.Err() != nil {
@@ -91,7 +126,7 @@ func (v *readVerifier) read(ctx context.Context, d digest.Digest) error {
 	if !h.Verified() {
 		return v.rotten(f, blobstore.ErrDigestMismatch)
 	}
-	v.whole(d)
+	v.whole(d, at)
 	return nil
 }
 
@@ -149,7 +184,7 @@ func (c *verifiedContent) WriteRange(ctx context.Context, w io.Writer, offset, l
 	var err error
 	if offset == 0 && length == size {
 		n, err = c.writeWhole(ctx, w)
-	} else if err = c.reads.check(ctx, c.file.Info.Digest); err == nil {
+	} else if err = c.reads.check(ctx, c.file); err == nil {
 		n, err = fileContent{c.file}.WriteRange(ctx, w, offset, length)
 	}
 	c.sent = c.sent || n > 0
@@ -171,6 +206,7 @@ func (c *verifiedContent) writeWhole(ctx context.Context, w io.Writer) (int64, e
 	if _, err := c.file.Seek(0, io.SeekStart); err != nil {
 		return 0, fmt.Errorf("reading %s: %w", d, err)
 	}
+	at := changed(c.file)
 	h := d.Verifier()
 	buffer := make([]byte, tailSize)
 	var sent int64
@@ -193,7 +229,7 @@ func (c *verifiedContent) writeWhole(ctx context.Context, w io.Writer) (int64, e
 	if _, _ = h.Write(tail); !h.Verified() {
 		return sent, c.reads.rotten(c.file, blobstore.ErrDigestMismatch)
 	}
-	c.reads.whole(d)
+	c.reads.whole(d, at)
 	n, err := w.Write(tail)
 	if err != nil {
 		err = fmt.Errorf("sending %s: %w", d, err)
@@ -214,8 +250,7 @@ func (c *verifiedContent) readFull(ctx context.Context, p []byte) error {
 
 // Ready says whether bytes go out without the whole blob being read before.
 func (c *verifiedContent) Ready(offset, length int64) bool {
-	at, ok := c.reads.verified.Get(c.file.Info.Digest)
-	return c.instead == nil && (offset == 0 && (length < 0 || length == c.file.Info.Size) || ok && time.Since(at) < verifiedTTL)
+	return c.instead == nil && (offset == 0 && (length < 0 || length == c.file.Info.Size) || c.reads.knows(c.file))
 }
 
 // Close implements registry.Content.

@@ -88,6 +88,28 @@ func TestRangeOfARottenBlobIsFetchedAgainWithoutTheClientNoticing(t *testing.T) 
 	}
 }
 
+// Without waiting for ten minutes: a file that was written to is another.
+func TestRotIsFoundInABlobThatWasJustVerified(t *testing.T) {
+	for name, whole := range map[string]bool{"as it was stored": false, "as it was read whole": true} {
+		t.Run(name, func(t *testing.T) {
+			up := newScript(t)
+			d, body := up.blob(3*mib, 1)
+			dir := t.TempDir()
+			n := startNode(t, dir, []string{up.URL}, verifyReads)
+			n.get(t, blobPath(d)).wantBytes(t, 200, body)
+			n.stored(t, d)
+			if whole {
+				n.get(t, blobPath(d)).wantBytes(t, 200, body)
+			}
+			rot(t, dir, d, 2000000)
+			n.get(t, blobPath(d), "Range", "bytes=1000000-").wantBytes(t, 206, body[1000000:])
+			if n.dir.Usage().Quarantined != 1 || up.gets() != 2 {
+				t.Errorf("usage %+v, %d requests", n.dir.Usage(), up.gets())
+			}
+		})
+	}
+}
+
 func TestManyRangesOfABlobReadItWholeOnce(t *testing.T) {
 	up := newScript(t)
 	d, body := up.blob(3*mib, 1)
@@ -106,8 +128,8 @@ func TestManyRangesOfABlobReadItWholeOnce(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	if at, ok := n.reads.verified.Get(d); !ok || time.Since(at) > time.Minute {
-		t.Errorf("verified at %v, %v", at, ok)
+	if seen, ok := n.reads.verified.Get(d); !ok || time.Since(seen.at) > time.Minute {
+		t.Errorf("verified at %v, %v", seen.at, ok)
 	}
 }
 
