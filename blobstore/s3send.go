@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 
 	"github.com/minio/minio-go/v7"
 )

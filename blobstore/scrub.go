@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 )
 
 // Defaults of ScrubConfig.

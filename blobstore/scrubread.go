@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 
 	"golang.org/x/time/rate"
 )

@@ -126,6 +126,11 @@ func TestImportsRunOneWay(t *testing.T) {
 			t.Errorf("there is no room %s", room)
 		}
 	}
+	for room := range seen {
+		if forbidden[room] == nil && room != "deploy" && room != "e2e" {
+			t.Errorf("%s is no room of the project's", room)
+		}
+	}
 }
 
 // A goroutine that outlives what started it shows only in a test that looks.

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/registry/admission"
 )
 

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/proxy/upstream"
 )
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/registry"
 
 	"github.com/opencontainers/go-digest"

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/singleflight"

@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 
 	"github.com/opencontainers/go-digest"
 )

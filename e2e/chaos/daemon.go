@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"entrepot/blobstore/pause"
 	"entrepot/e2e/internal/harness"
 	"entrepot/e2e/testenv"
-	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 )

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"entrepot/blobstore/pause"
 	"entrepot/e2e/testenv"
-	"entrepot/internal/pause"
 )
 
 // usage is what a process holds.

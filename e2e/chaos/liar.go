@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"entrepot/blobstore/pause"
 	"entrepot/e2e/testenv"
-	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 )

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 )
 
 // later is something that the player does at its time: the end of a fault, or another

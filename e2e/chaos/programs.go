@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"entrepot/blobstore/pause"
 	"entrepot/e2e/internal/harness"
 	"entrepot/e2e/testenv"
-	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 )

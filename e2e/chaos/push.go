@@ -11,8 +11,8 @@ import (
 	"net/url"
 	"time"
 
+	"entrepot/blobstore/pause"
 	"entrepot/e2e/testenv"
-	"entrepot/internal/pause"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 
 	"golang.org/x/sync/errgroup"
 )

@@ -17,7 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"

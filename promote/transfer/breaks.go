@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 )
 
 // minProgress is how many bytes, at least, between two breaks make a source

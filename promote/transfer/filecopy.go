@@ -7,7 +7,7 @@ import (
 	"hash"
 	"io"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 
 	"github.com/opencontainers/go-digest"
 )

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 
 	"golang.org/x/time/rate"
 )

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"entrepot/blobstore"
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/promote/ledger"
 	"entrepot/proxy"
 

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/promote/ledger"
 	"entrepot/proxy"
 

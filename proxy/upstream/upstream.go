@@ -11,7 +11,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/registry/admission"
 
 	"golang.org/x/time/rate"

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/proxy"
 	"entrepot/proxy/mirror"
 

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/proxy/tree"
 
 	"github.com/opencontainers/go-digest"

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 	"entrepot/proxy/mirror"
 
 	"github.com/opencontainers/go-digest"

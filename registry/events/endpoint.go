@@ -16,7 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"entrepot/internal/pause"
+	"entrepot/blobstore/pause"
 )
 
 const (
