@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"entrepot/blobstore/pause"
 )
 
 const mib = 1 << 20
@@ -20,7 +22,7 @@ func (w *world) startCase() *benchmark {
 		servers: w.some(entrepot),
 		prepare: func(t testing.TB, s *server) { s.fresh(t) },
 		run: func(t testing.TB, s *server) sample {
-			pause(t, time.Second) // until what a start leaves to do is done
+			wait(t, time.Second) // until what a start leaves to do is done
 			return sample{
 				"start": s.start.Seconds() * 1e3,
 				"idle":  float64(s.process.RSS()) / mib,
@@ -48,15 +50,11 @@ func (w *world) memoryCase() *benchmark {
 	}
 }
 
-// pause waits for d, or less when the benchmark is interrupted.
-func pause(t testing.TB, d time.Duration) {
+// wait waits for d, or less when the benchmark is interrupted.
+func wait(t testing.TB, d time.Duration) {
 	t.Helper()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-t.Context().Done():
-		t.Fatalf("measuring: %v", t.Context().Err())
+	if err := pause.For(t.Context(), d); err != nil {
+		t.Fatalf("measuring: %v", err)
 	}
 }
 
@@ -74,7 +72,7 @@ func profile(t testing.TB, s *server, dir, name string, took time.Duration, f fu
 		path := fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(took.Seconds())+1)
 		fetched <- fetch(t.Context(), s.admin+path, filepath.Join(dir, name+".cpu.pprof"))
 	}()
-	pause(t, 200*time.Millisecond) // until it is being profiled
+	wait(t, 200*time.Millisecond) // until it is being profiled
 	f()
 	err := <-fetched
 	if err == nil {

@@ -157,9 +157,8 @@ func (s *search) first() candidate {
 		}
 	}
 	for i := range s.l.declaring {
-		if c := s.declared(s.l.declaring[i]); c.order != nothing {
-			take(&c)
-		}
+		c := s.declared(s.l.declaring[i])
+		take(&c)
 	}
 	for i := range s.ranks {
 		if best.order != nothing && !best.full {

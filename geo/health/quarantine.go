@@ -9,8 +9,9 @@ import (
 	"syscall"
 	"time"
 
+	"entrepot/blobstore/filelock"
+
 	"github.com/google/renameio/v2"
-	"golang.org/x/sys/unix"
 )
 
 // ErrNotQuarantined says that there is nothing to lift.
@@ -103,11 +104,8 @@ func lockBeside(path string) (unlock func(), err error) {
 	if err := keepOwner(f, path); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("locking %s: %w", f.Name(), errors.Join(err, f.Close()))
+	if err := filelock.Wait(f); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return func() { _ = f.Close() }, nil // nothing was written to it
 }

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
+	"entrepot/blobstore/filelock"
 )
 
 // journal is what was written, so that it can be undone. It is written before the
@@ -164,11 +164,8 @@ func (m *Machine) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
-		err = unix.Flock(int(root.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("locking %s: %w", m.root, errors.Join(err, root.Close()))
+	if err := filelock.Wait(root); err != nil {
+		return nil, errors.Join(err, root.Close())
 	}
 	name, err := m.state(journalName)
 	var now []byte
