@@ -122,7 +122,7 @@ func TestAProbeTellsGoodMirrorsFromOthers(t *testing.T) {
 		"good":            {goodMirror(blob), "", false, false},
 		"without ranges":  {func(w http.ResponseWriter, r *http.Request) { r.Header.Del("Range"); goodMirror(blob)(w, r) }, "", false, false},
 		"wrong bytes":     {goodMirror(rotten), "are not those of", false, true},
-		"cut short":       {goodMirror(blob[:1000]), "416", false, false},
+		"cut short":       {goodMirror(blob[:1]), "416", false, false}, // hardly any range begins within
 		"without content": {http.NotFound, "404", false, false},
 		"another name": {func(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, "/manifests/") {
